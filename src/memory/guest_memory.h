@@ -1,0 +1,125 @@
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "memory/guest_address.h"
+
+namespace crosvm {
+
+/// What may be copied between us and the guest: trivially copyable and free of padding, so that our
+/// stack never leaks to the guest.
+template <class T>
+concept GuestPod =
+    std::is_trivially_copyable_v<T> && (std::has_unique_object_representations_v<T> ||
+                                        std::is_floating_point_v<T>);
+
+/// A bounds-checked window on guest RAM, in bytes. The guest may rewrite it at any moment, so no
+/// pointer into it leaves this class. Valid while its GuestMemory lives.
+class GuestSlice {
+ public:
+  size_t size() const { return size_; }
+
+  /// The part of `length` bytes at `offset`. Errors: result_out_of_range past the end.
+  Result<GuestSlice> sub(size_t offset, size_t length) const;
+  /// Copies out; errors: result_out_of_range past the end.
+  Result<void> read_bytes(size_t offset, std::span<std::byte> to) const;
+  /// Copies in; errors: result_out_of_range past the end.
+  Result<void> write_bytes(size_t offset, std::span<const std::byte> from) const;
+
+  template <GuestPod T>
+  Result<T> read(size_t offset = 0) const {
+    T value;
+    TRY(read_bytes(offset, std::as_writable_bytes(std::span(&value, 1))));
+    return value;
+  }
+  template <GuestPod T>
+  Result<void> write(size_t offset, const T& value) const {
+    return write_bytes(offset, std::as_bytes(std::span(&value, 1)));
+  }
+
+  iovec as_iovec() const { return {data_, size_}; }  // only as an argument of a system call
+
+ private:
+  friend class GuestMemory;
+  GuestSlice(std::byte* data, size_t size) : data_(data), size_(size) {}
+
+  std::byte* data_;
+  size_t size_;
+};
+
+/// A run of guest RAM to create, in bytes; both multiples of the host page size.
+struct RamRange {
+  GuestAddress base;
+  uint64_t size = 0;
+};
+
+/// A run of guest RAM that exists: `offset` is its place in the memfd, `host` where it is mapped
+/// (for the hypervisor's memory slots only).
+struct RamRegion {
+  GuestAddress base;
+  uint64_t size = 0;
+  uint64_t offset = 0;
+  void* host = nullptr;
+
+  GuestAddress end() const { return base + size; }
+};
+
+/// All RAM of one guest: one sealed memfd, mapped once.
+class GuestMemory {
+ public:
+  struct Options {
+    bool hugepages = false;  ///< `--hugepages`: hugetlb or shmem huge pages; logs which it got
+    bool lock = false;       ///< `--lock-guest-memory`
+  };
+
+  /// Creates RAM for ascending, disjoint `ranges`. Errors: invalid_argument for overlapping,
+  /// misaligned or empty ranges, not_enough_memory naming the size, else the errno of the call.
+  static Result<GuestMemory> create(std::span<const RamRange> ranges, const Options& options);
+
+  GuestMemory(GuestMemory&&) noexcept;
+  GuestMemory& operator=(GuestMemory&&) noexcept;
+  ~GuestMemory();
+
+  std::span<const RamRegion> regions() const { return regions_; }
+  uint64_t total_bytes() const;
+  /// First address after the last region.
+  GuestAddress end() const;
+  /// The memfd behind all regions, for vhost and workers; borrowed.
+  const Fd& memfd() const { return memfd_; }
+
+  /// The window [base, base+length), which must lie in one region. Errors: bad_address.
+  Result<GuestSlice> slice(GuestAddress base, uint64_t length) const;
+  Result<void> read_bytes(GuestAddress from, std::span<std::byte> to) const;
+  Result<void> write_bytes(GuestAddress to, std::span<const std::byte> from) const;
+  template <GuestPod T>
+  Result<T> read(GuestAddress from) const {
+    return TRY(slice(from, sizeof(T))).template read<T>();
+  }
+  template <GuestPod T>
+  Result<void> write(GuestAddress to, const T& value) const {
+    return TRY(slice(to, sizeof(T))).write(0, value);
+  }
+  /// Reads `length` bytes of `file` at `file_offset` straight into guest RAM at `to`. Errors:
+  /// bad_address outside RAM, invalid_argument when the file ends early; `object` names the file.
+  Result<void> load_file(GuestAddress to, const Fd& file, uint64_t file_offset, uint64_t length,
+                         const std::string& object) const;
+
+ private:
+  GuestMemory() = default;
+
+  Fd memfd_;
+  std::vector<RamRegion> regions_;
+};
+
+}  // namespace crosvm
