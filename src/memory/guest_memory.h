@@ -20,9 +20,8 @@ namespace crosvm {
 /// What may be copied between us and the guest: trivially copyable and free of padding, so that our
 /// stack never leaks to the guest.
 template <class T>
-concept GuestPod =
-    std::is_trivially_copyable_v<T> && (std::has_unique_object_representations_v<T> ||
-                                        std::is_floating_point_v<T>);
+concept GuestPod = std::is_trivially_copyable_v<T> &&
+                   (std::has_unique_object_representations_v<T> || std::is_floating_point_v<T>);
 
 /// A bounds-checked window on guest RAM, in bytes. The guest may rewrite it at any moment, so no
 /// pointer into it leaves this class. Valid while its GuestMemory lives.
@@ -84,7 +83,8 @@ class GuestMemory {
   };
 
   /// Creates RAM for ascending, disjoint `ranges`. Errors: invalid_argument for overlapping,
-  /// misaligned or empty ranges, not_enough_memory naming the size, else the errno of the call.
+  /// misaligned or empty ranges, not_enough_memory naming the size (memory/host_memory.h judges it,
+  /// and may log a warning), else the errno of the call.
   static Result<GuestMemory> create(std::span<const RamRange> ranges, const Options& options);
 
   GuestMemory(GuestMemory&&) noexcept;
@@ -117,6 +117,10 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
+  /// One memfd made by `memfd_create` with `memfd_flags`, mapped with `map_flags`.
+  static Result<GuestMemory> create_backed(std::span<const RamRange> ranges, unsigned memfd_flags,
+                                           int map_flags);
+  void advise(int advice, const char* name) const;
 
   Fd memfd_;
   std::vector<RamRegion> regions_;
