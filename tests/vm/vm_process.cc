@@ -1,0 +1,187 @@
+#include "vm_process.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+namespace crosvm::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kSlice{100};
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  if (value == nullptr) {
+    ADD_FAILURE() << "$" << name << " is not set; run these tests by ./dev vm";
+    return "";
+  }
+  return value;
+}
+
+struct Pipe {
+  Fd read_end;
+  Fd write_end;
+};
+
+Pipe make_pipe() {
+  int ends[2] = {-1, -1};
+  if (::pipe2(ends, O_CLOEXEC) != 0) ADD_FAILURE() << "pipe2 failed";
+  return {Fd(ends[0]), Fd(ends[1])};
+}
+
+/// Takes what is there; closes `from` at its end.
+void take(Fd& from, std::string& to) {
+  char buffer[4096];
+  ssize_t got = ::read(from.get(), buffer, sizeof(buffer));
+  if (got > 0) {
+    to.append(buffer, static_cast<size_t>(got));
+  } else {
+    from = Fd();
+  }
+}
+
+}  // namespace
+
+VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
+  std::string program = crosvm_binary();
+  std::vector<char*> argv = {program.data()};
+  std::vector<std::string> copies = arguments;
+  for (std::string& argument : copies) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+
+  Pipe errors = make_pipe();
+  int child_in = -1;
+  int child_out = -1;
+  Pipe in;
+  Pipe out;
+  if (input == Input::kTerminal) {
+    int ours = -1;
+    int theirs = -1;
+    if (::openpty(&ours, &theirs, nullptr, nullptr, nullptr) != 0) ADD_FAILURE() << "openpty failed";
+    to_child_ = Fd(ours);
+    from_child_ = Fd(::fcntl(ours, F_DUPFD_CLOEXEC, 0));
+    ::fcntl(ours, F_SETFD, FD_CLOEXEC);
+    terminal_end_ = Fd(theirs);
+    ::fcntl(theirs, F_SETFD, FD_CLOEXEC);
+    child_in = child_out = theirs;
+  } else {
+    in = make_pipe();
+    out = make_pipe();
+    to_child_ = std::move(in.write_end);
+    from_child_ = std::move(out.read_end);
+    child_in = in.read_end.get();
+    child_out = out.write_end.get();
+  }
+  pid_ = ::fork();
+  if (pid_ == 0) {
+    ::dup2(child_in, 0);
+    ::dup2(child_out, 1);
+    ::dup2(errors.write_end.get(), 2);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  errors_from_child_ = std::move(errors.read_end);
+}
+
+VmProcess::~VmProcess() {
+  if (running()) {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  if (::testing::Test::HasFailure()) {
+    fprintf(stderr, "---- stdout of crosvm ----\n%s\n---- stderr ----\n%s\n----\n", output_.c_str(),
+            errors_.c_str());
+  }
+}
+
+bool VmProcess::running() {
+  if (pid_ <= 0 || status_) return false;
+  int status = 0;
+  if (::waitpid(pid_, &status, WNOHANG) != pid_) return true;
+  status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return false;
+}
+
+void VmProcess::pump(milliseconds timeout) {
+  pollfd wait[2] = {{from_child_ ? from_child_.get() : -1, POLLIN, 0},
+                    {errors_from_child_ ? errors_from_child_.get() : -1, POLLIN, 0}};
+  ::poll(wait, 2, static_cast<int>(timeout.count()));
+  if (wait[0].revents != 0) take(from_child_, output_);
+  if (wait[1].revents != 0) take(errors_from_child_, errors_);
+}
+
+bool VmProcess::wait_for(std::string_view text, std::chrono::seconds timeout) {
+  auto deadline = Clock::now() + timeout;
+  while (output_.find(text) == std::string::npos) {
+    if (Clock::now() > deadline) return false;
+    bool alive = running();
+    pump(kSlice);
+    if (!alive && output_.find(text) == std::string::npos) {
+      pump(kSlice);
+      return output_.find(text) != std::string::npos;
+    }
+  }
+  return true;
+}
+
+void VmProcess::send(std::string_view text) {
+  auto result = write_full(to_child_, std::as_bytes(std::span(text)), "the child's stdin");
+  EXPECT_TRUE(result.has_value());
+}
+
+void VmProcess::signal(int number) { ::kill(pid_, number); }
+
+std::optional<int> VmProcess::wait_exit(std::chrono::seconds timeout) {
+  auto deadline = Clock::now() + timeout;
+  while (running()) {
+    if (Clock::now() > deadline) return std::nullopt;
+    pump(kSlice);
+  }
+  // What the child wrote last may still be in the pipes; a terminal's reader sees no end of file.
+  for (int i = 0; i < 20 && (from_child_ || errors_from_child_); ++i) {
+    size_t before = output_.size() + errors_.size();
+    pump(milliseconds(10));
+    if (terminal_end_ && output_.size() + errors_.size() == before) break;
+  }
+  return status_;
+}
+
+std::string crosvm_binary() { return environment("CROSVM_BIN"); }
+
+std::string image(std::string_view kernel, std::string_view name) {
+  return environment("CROSVM_IMAGES") + "/" + std::string(kernel) + "/" + std::string(name);
+}
+
+ScratchDirectory::ScratchDirectory() {
+  char path[] = "/tmp/crosvm-test-XXXXXX";
+  if (::mkdtemp(path) == nullptr) ADD_FAILURE() << "mkdtemp failed";
+  path_ = path;
+}
+
+ScratchDirectory::~ScratchDirectory() {
+  std::error_code ignored;  // a leftover in /tmp is not what the test is about
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::vector<std::string> ScratchDirectory::entries() const {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+    names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace crosvm::test
