@@ -14,8 +14,8 @@
 
 namespace crosvm {
 
-/// Something on a bus. The bus serialises accesses to one device with a lock per device, so a device
-/// needs locks only for its own other threads.
+/// Something on a bus. The bus serialises accesses to one device with a lock per device, so a
+/// device needs locks only for its own other threads.
 class BusDevice {
  public:
   virtual ~BusDevice() = default;
@@ -26,8 +26,8 @@ class BusDevice {
   virtual void write(uint64_t offset, std::span<const std::byte> data) = 0;
 };
 
-/// Routes accesses to devices by address (devices.md 1): a read that no device claims leaves zeroes,
-/// a write is dropped. Only the first byte decides; an access is not split. Thread-safe.
+/// Routes accesses to devices by address (devices.md 1): a read that no device claims leaves
+/// zeroes, a write is dropped. Only the first byte decides; an access is not split. Thread-safe.
 class Bus {
  public:
   explicit Bus(std::string name) : name_(std::move(name)) {}
