@@ -52,7 +52,7 @@ struct VcpuExit {
   uint64_t detail = 0;
 };
 
-/// One virtual CPU. Its calls belong to the one thread that runs it, but for `request_exit`.
+/// One virtual CPU. Its calls belong to the one thread that runs it, but for `set_immediate_exit`.
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
