@@ -1,7 +1,8 @@
 #pragma once
 
-#include <optional>
 #include <string_view>
+
+#include "pci/pvpanic.h"
 
 namespace crosvm {
 
@@ -19,9 +20,6 @@ int exit_status(ExitState state, bool extended_status);
 
 /// "stop", "reset", …, for the log.
 std::string_view name_of(ExitState state);
-
-/// What pvpanic last reported (devices.md 2.6).
-enum class PanicCode { kPanicked, kCrashKernelLoaded, kUnknown };
 
 /// Turns what happened into how the VM ended: a guest that said it panicked ends as kGuestPanic
 /// whichever way it then goes, unless the end came from outside.

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "pci/pci_config_space.h"
+
+namespace crosvm {
+
+/// A PCI function. Configuration accesses are serialised by PciRoot, BAR accesses by the bus; both
+/// may happen at once on different threads.
+class PciDevice {
+ public:
+  virtual ~PciDevice() = default;
+  /// Names the device in logs.
+  virtual std::string_view label() const = 0;
+  virtual PciConfigSpace& config() = 0;
+  /// `offset` is in bytes from the start of BAR `bar`; `data` is zero-filled.
+  virtual void read_bar(size_t bar, uint64_t offset, std::span<std::byte> data) = 0;
+  virtual void write_bar(size_t bar, uint64_t offset, std::span<const std::byte> data) = 0;
+  /// The guest wrote register `index`; PciRoot has moved the BARs already.
+  virtual void config_written(size_t /*index*/) {}
+};
+
+}  // namespace crosvm

@@ -1,0 +1,182 @@
+#include "pci/pci_root.h"
+
+#include "base/format.h"
+#include "base/log.h"
+
+namespace crosvm {
+namespace {
+
+class HostBridge : public PciDevice {
+ public:
+  std::string_view label() const override { return "PCI host bridge"; }
+  PciConfigSpace& config() override { return config_; }
+  void read_bar(size_t, uint64_t, std::span<std::byte>) override {}
+  void write_bar(size_t, uint64_t, std::span<const std::byte>) override {}
+
+ private:
+  // 440FX, which guests know; bridge, host.
+  PciConfigSpace config_{{.vendor = 0x8086, .device = 0x1237, .class_code = 0x06}};
+};
+
+}  // namespace
+
+Result<uint64_t> AddressAllocator::allocate(uint64_t size) {
+  uint64_t base = (next_ + size - 1) & ~(size - 1);
+  if (base < next_ || base >= end_ || end_ - base < size) {
+    return fail(Error(std::errc::no_space_on_device,
+                      format_text("no room for a PCI BAR of {:#x} bytes", size)));
+  }
+  next_ = base + size;
+  return base;
+}
+
+/// A BAR as a device of the bus.
+class PciRoot::BarWindow : public BusDevice {
+ public:
+  BarWindow(std::shared_ptr<PciDevice> device, size_t bar)
+      : device_(std::move(device)), bar_(bar) {}
+  std::string_view label() const override { return device_->label(); }
+  void read(uint64_t offset, std::span<std::byte> data) override {
+    device_->read_bar(bar_, offset, data);
+  }
+  void write(uint64_t offset, std::span<const std::byte> data) override {
+    device_->write_bar(bar_, offset, data);
+  }
+
+ private:
+  std::shared_ptr<PciDevice> device_;
+  size_t bar_;
+};
+
+PciRoot::PciRoot(Bus& mmio, Bus& io, PciWindows windows) : mmio_(mmio), io_(io), windows_(windows) {
+  functions_.emplace(PciAddress{}, Function{std::make_shared<HostBridge>(), {}});
+}
+
+PciRoot::~PciRoot() {
+  for (auto& [address, function] : functions_) {
+    for (auto& [bar, place] : function.mapped) (place.io ? io_ : mmio_).remove(place.address);
+  }
+}
+
+Result<PciAddress> PciRoot::choose(const PciDevice& device,
+                                   std::optional<PciAddress> wanted) const {
+  if (wanted) {
+    auto taken = functions_.find(*wanted);
+    if (taken == functions_.end()) return *wanted;
+    return fail(
+        Error(std::errc::address_in_use,
+              format_text("{}: PCI address {} is taken by {}; choose another", device.label(),
+                          wanted->to_string(), taken->second.device->label())));
+  }
+  // A whole slot if there is one, then single functions.
+  for (uint8_t function = 0; function < 8; ++function) {
+    for (uint8_t slot = 1; slot < 32; ++slot) {
+      PciAddress address{.bus = 0, .device = slot, .function = function};
+      if (!functions_.contains(address)) return address;
+    }
+  }
+  return fail(Error(std::errc::no_space_on_device,
+                    format_text("{}: all PCI addresses of bus 0 are taken", device.label())));
+}
+
+Result<void> PciRoot::place_bars(PciDevice& device) {
+  PciConfigSpace& config = device.config();
+  for (size_t i = 0; i < PciConfigSpace::kBars; ++i) {
+    std::optional<PciBar> bar = config.bar(i);
+    if (!bar) continue;
+    Result<uint64_t> address = fail(Error(std::errc::no_space_on_device, ""));
+    if (bar->kind == PciBar::Kind::kIo) {
+      address = windows_.io.allocate(bar->size);
+    } else {
+      if (bar->kind == PciBar::Kind::kMemory64 && bar->prefetchable) {
+        address = windows_.high_mmio.allocate(bar->size);
+      }
+      if (!address) address = windows_.low_mmio.allocate(bar->size);
+    }
+    config.set_bar_address(i, TRY(with_context(std::move(address), device.label())));
+  }
+  return {};
+}
+
+Result<PciAddress> PciRoot::add(std::shared_ptr<PciDevice> device,
+                                std::optional<PciAddress> wanted) {
+  std::lock_guard lock(mutex_);
+  PciAddress address = TRY(choose(*device, wanted));
+  TRY(place_bars(*device));
+  Function& function = functions_[address];
+  function.device = std::move(device);
+  if (address.function != 0) {
+    for (auto& [other, entry] : functions_) {
+      if (other.bus == address.bus && other.device == address.device) {
+        entry.device->config().set_multifunction(true);
+      }
+    }
+  }
+  update_mappings(function);
+  return address;
+}
+
+void PciRoot::update_mappings(Function& function) {
+  PciConfigSpace& config = function.device->config();
+  for (size_t i = 0; i < PciConfigSpace::kBars; ++i) {
+    std::optional<PciBar> bar = config.bar(i);
+    if (!bar) continue;
+    bool io = bar->kind == PciBar::Kind::kIo;
+    Bus& bus = io ? io_ : mmio_;
+    uint64_t address = config.bar_address(i);
+    bool decoded = config.decodes(bar->kind);
+    auto now = function.mapped.find(i);
+    if (now != function.mapped.end()) {
+      if (decoded && now->second.address == address) continue;
+      bus.remove(now->second.address);
+      function.mapped.erase(now);
+    }
+    if (!decoded) continue;
+    Result<void> placed =
+        bus.insert(address, bar->size, std::make_shared<BarWindow>(function.device, i));
+    if (placed) {
+      function.mapped[i] = {.address = address, .io = io};
+    } else {  // while sizing its BARs, or a guest's mistake: the BAR answers nowhere until moved
+      log::debug("PCI: BAR {} is not decoded: {}", i, placed.error().what());
+    }
+  }
+}
+
+void PciRoot::config_read(PciAddress address, size_t index, size_t offset,
+                          std::span<std::byte> data) {
+  std::lock_guard lock(mutex_);
+  auto found = functions_.find(address);
+  bool inside = offset + data.size() <= 4;
+  uint32_t value =
+      found == functions_.end() || !inside ? ~0U : found->second.device->config().read(index);
+  for (size_t i = 0; i < data.size(); ++i) {
+    data[i] = inside ? static_cast<std::byte>(value >> (8 * (offset + i))) : std::byte{0xff};
+  }
+}
+
+void PciRoot::config_write(PciAddress address, size_t index, size_t offset,
+                           std::span<const std::byte> data) {
+  std::lock_guard lock(mutex_);
+  auto found = functions_.find(address);
+  if (found == functions_.end()) return;
+  PciDevice& device = *found->second.device;
+  device.config().write(index, offset, data);
+  update_mappings(found->second);
+  device.config_written(index);
+}
+
+std::vector<PciAddress> PciRoot::addresses() const {
+  std::lock_guard lock(mutex_);
+  std::vector<PciAddress> all;
+  for (const auto& [address, function] : functions_) all.push_back(address);
+  return all;
+}
+
+void PciRoot::announce_ecam(uint64_t base) {
+  std::lock_guard lock(mutex_);
+  PciConfigSpace& bridge = functions_.at(PciAddress{}).device->config();
+  bridge.set_read_only(0x60 / 4, static_cast<uint32_t>(base) | 1);
+  bridge.set_read_only(0x64 / 4, static_cast<uint32_t>(base >> 32));
+}
+
+}  // namespace crosvm

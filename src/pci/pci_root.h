@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "pci/pci_address.h"
+#include "pci/pci_device.h"
+#include "platform/bus.h"
+
+namespace crosvm {
+
+/// Hands out naturally aligned runs of an address window, lowest first.
+class AddressAllocator {
+ public:
+  AddressAllocator(uint64_t base, uint64_t end) : next_(base), end_(end) {}
+  /// Errors: no_space_on_device naming the size.
+  Result<uint64_t> allocate(uint64_t size);
+
+ private:
+  uint64_t next_;
+  uint64_t end_;  // first address behind the window
+};
+
+/// Where BARs go (platform.md 1.1): prefetchable 64-bit ones high, falling back to low; all others
+/// low.
+struct PciWindows {
+  AddressAllocator low_mmio;
+  AddressAllocator high_mmio;
+  AddressAllocator io;
+};
+
+/// The PCI functions of a VM by address, their configuration space, and the place of their BARs on
+/// the buses. Thread-safe.
+class PciRoot {
+ public:
+  /// Both buses must outlive this. 00:00.0 is the host bridge 8086:1237.
+  PciRoot(Bus& mmio, Bus& io, PciWindows windows);
+  ~PciRoot();
+
+  /// Adds `device` at `wanted`, or in the next free slot of bus 0; gives its BARs addresses.
+  /// Errors: address_in_use naming both devices, no_space_on_device.
+  Result<PciAddress> add(std::shared_ptr<PciDevice> device, std::optional<PciAddress> wanted);
+
+  /// Reads up to 4 bytes at `offset` (0..3) of a register; all ones where nothing is.
+  void config_read(PciAddress address, size_t index, size_t offset, std::span<std::byte> data);
+  void config_write(PciAddress address, size_t index, size_t offset,
+                    std::span<const std::byte> data);
+
+  std::vector<PciAddress> addresses() const;
+  /// What 0x60/0x64 of the host bridge answer: the ECAM base (devices.md 3.1).
+  void announce_ecam(uint64_t base);
+
+ private:
+  class BarWindow;
+  struct Mapped {
+    uint64_t address;
+    bool io;
+  };
+  struct Function {
+    std::shared_ptr<PciDevice> device;
+    std::map<size_t, Mapped> mapped;  // BARs that are on a bus now
+  };
+
+  Result<void> place_bars(PciDevice& device);
+  /// Brings the buses in line with the command register and the BARs.
+  void update_mappings(Function& function);
+  Result<PciAddress> choose(const PciDevice& device, std::optional<PciAddress> wanted) const;
+
+  Bus& mmio_;
+  Bus& io_;
+  PciWindows windows_;
+  mutable std::mutex mutex_;
+  std::map<PciAddress, Function> functions_;
+};
+
+}  // namespace crosvm
