@@ -16,22 +16,24 @@ there, writable, but what is written is lost; except in /out. /scratch is an ext
   --out DIR        the folder that COMMAND sees as /out (default: one that is thrown away)
   --bin DIR        the build to run: its programs are copied first, so a rebuild does not disturb them;
                    COMMAND finds the copies first in PATH, crosvm also as $CROSVM_BIN (default build/release)
+  --program FILE   one more program to copy, likewise
   --kernel NAME    kernel of the test host (default generic12)
   --arch x86_64    the only architecture so far
-  --interactive    COMMAND reads our standard input
+  --interactive    COMMAND has a terminal, which is our standard input and output
 END
 }
 
-mem=4G cpus=2 timeout=1800 out='' bin=$build/release kernel=generic12 interactive=''
+mem=4G cpus=2 timeout=1800 out='' bin=$build/release kernel=generic12 interactive='' programs=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --mem | --cpus | --timeout | --out | --bin | --kernel | --arch) needs_value "$1" $# ;;&
+    --mem | --cpus | --timeout | --out | --bin | --kernel | --arch | --program) needs_value "$1" $# ;;&
     --mem) mem=$2; shift 2 ;;
     --cpus) cpus=$2; shift 2 ;;
     --timeout) timeout=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --bin) bin=$2; shift 2 ;;
     --kernel) kernel=$2; shift 2 ;;
+    --program) programs+=("$2"); shift 2 ;;
     --arch)
       [ "$2" = x86_64 ] || usage_error "no test host for architecture '$2': only x86_64"
       shift 2 ;;
@@ -55,16 +57,16 @@ run=$(mktemp -d "$build/l1/run.XXXXXX")
 mkdir -p "$out" "$run/session" "$run/bin"
 out=$(cd "$out" && pwd)
 
-# Programs the build holds: crosvm, its workers, and the whole-VM tests.
+# What runs is a copy: the build may go on beside us, and the test host would not see files change.
 if [ -d "$bin" ]; then
-  find "$bin" \( -name CMakeFiles -o -name '*.so*' \) -prune -o -type f -perm -u+x \
-    \( -name 'crosvm*' -o -name 'vm_test' -o -name '*_bench' -o -path '*/libexec/*' \) -print |
-    while read -r file; do cp --reflink=auto -p "$file" "$run/bin/"; done
+  while read -r file; do programs+=("$file"); done < <(find "$bin" -maxdepth 1 -type f -perm -u+x)
 fi
+for file in "${programs[@]}"; do cp --reflink=auto -p "$file" "$run/bin/"; done
 
 {
   printf 'export PATH=%q:$PATH CROSVM_BIN=%q CROSVM_IMAGES=%q CROSVM_TESTHOST=1 TERM=%q\n' \
     "$run/bin" "$run/bin/crosvm" "$images" "${TERM:-dumb}"
+  if [ -n "$interactive" ] && [ -t 0 ]; then printf 'stty rows %s cols %s\n' $(stty size); fi
   printf 'cd %q\n' "$(case $PWD/ in /tmp/* | /run/* | /dev/*) echo "$root" ;; *) echo "$PWD" ;; esac)"
   printf '%q ' "$@"
   echo
@@ -86,12 +88,13 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# qemu [OPTION...]: the machine. Its console is a log for people.
+# qemu: the machine. Its console is a log for people.
+#
+# vmlinux, as unpacking a bzImage costs the emulated processor 5 s. No cmpxchg16b: QEMU before 8.0 leaves
+# garbage in EFLAGS after it, and a guest kernel of 6.12, which uses it in each allocation, soon dies of it.
 qemu() {
-  local seconds=$timeout
-  [ "$seconds" != 0 ] || seconds=infinity
-  exec timeout -k 5 "$seconds" qemu-system-x86_64 -nodefaults -no-user-config -display none \
-    -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu qemu64,+svm,+npt,+x2apic -smp "$cpus" -m "$mem" \
+  exec timeout -k 5 "$timeout" qemu-system-x86_64 -nodefaults -no-user-config -display none \
+    -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu qemu64,+svm,+npt,-cx16 -smp "$cpus" -m "$mem" \
     -no-reboot -kernel "$images/$kernel/vmlinux" -initrd "$initrd" \
     -append "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable cryptomgr.notests=1 testhost.session=$root/tools/testhost/session" \
     -serial "file:$run/console.log" \
@@ -118,8 +121,14 @@ boot() {
   qemu </dev/null >"$run/qemu.log" 2>&1 & local machine=$!
   helpers+=("$machine")
   if [ -n "$interactive" ]; then
-    # The end of our input is Ctrl-D to whoever reads there: a port has no end of file.
-    (cat <&5; printf '\004') 1<>"$run/io.in" & helpers+=($!)
+    # The end of our input is Ctrl-D to whoever reads there, as a port has no end of file: again and again,
+    # for the first may meet a terminal that is not listening yet.
+    (
+      trap 'kill "$reader" 2>/dev/null; exit 0' TERM
+      cat <&5 & reader=$!
+      wait "$reader"
+      while sleep 2; do printf '\004'; done
+    ) 1<>"$run/io.in" & helpers+=($!)
   fi
   local status=0
   wait "$machine" || status=$?

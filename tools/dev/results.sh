@@ -1,0 +1,72 @@
+# Sourced: counts what test runners left behind.
+#
+# A results folder holds GoogleTest's XML, one file per test program, and ctest.xml, ctest's JUnit.
+
+# cases FILE...: "STATUS SUITE.NAME: message" for each GoogleTest case; STATUS passed, failed or skipped.
+cases() {
+  awk '
+    function attribute(name,   rest) {
+      if (!match($0, " " name "=\"[^\"]*\"")) return ""
+      rest = substr($0, RSTART, RLENGTH)
+      sub(/^[^"]*"/, "", rest); sub(/"$/, "", rest)
+      return rest
+    }
+    function flush() { if (name != "") print status, name ": " message; name = "" }
+    /<testcase / {
+      flush()
+      name = attribute("classname") "." attribute("name")
+      message = ""
+      status = attribute("result") == "skipped" || attribute("status") == "notrun" ? "skipped" : "passed"
+    }
+    /<(failure|skipped) / {
+      if (message == "") { message = attribute("message"); gsub(/&#x0A;/, " ", message) }
+    }
+    /<failure / { status = "failed" }
+    END { flush() }
+  ' "$@" /dev/null
+}
+
+# programs_of CTEST_XML: "STATUS NAME" of each test program that ctest ran.
+programs_of() {
+  sed -nE 's/.*<testcase name="([^"]*)".* status="([^"]*)".*/\2 \1/p' "$1"
+}
+
+# collect DIR...: every case of the folders. A program that failed without saying which case did (it
+# crashed, or leaked at its end), or that is no GoogleTest, counts as one case itself.
+collect() {
+  local dir status name xml
+  for dir; do
+    for xml in "$dir"/*.xml; do
+      case $xml in */ctest.xml | */\*.xml) continue ;; esac
+      cases "$xml"
+    done
+    [ -e "$dir/ctest.xml" ] || continue
+    while read -r status name; do
+      xml=$dir/$name.xml
+      if [ "$status" = fail ] && ! { [ -e "$xml" ] && grep -q '<failure' "$xml"; }; then
+        echo "failed $name: the program failed as a whole"
+      elif [ ! -e "$xml" ] && [ "$status" = run ]; then
+        echo "passed $name: "
+      elif [ ! -e "$xml" ] && [ "$status" != fail ]; then
+        echo "skipped $name: not run by ctest"
+      fi
+    done < <(programs_of "$dir/ctest.xml")
+  done
+}
+
+# summary FILE: from collected lines, names what was skipped and what failed, then the one line that
+# counts. Fails when a test failed or none ran.
+summary() {
+  local passed failed skipped
+  passed=$(grep -c '^passed ' "$1" || true)
+  failed=$(grep -c '^failed ' "$1" || true)
+  skipped=$(grep -c '^skipped ' "$1" || true)
+  grep '^skipped ' "$1" | sort -u || true
+  grep '^failed ' "$1" || true
+  if [ "$skipped" = 0 ]; then
+    echo "$passed passed, $failed failed"
+  else
+    echo "$passed passed, $failed failed, $skipped skipped"
+  fi
+  [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+}
