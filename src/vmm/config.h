@@ -1,40 +1,57 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "arch/kernel_entry.h"
 #include "platform/serial_config.h"
 
 namespace crosvm {
 
-/// How an ELF kernel is entered (ours, beyond the reference).
-enum class KernelEntry {
-  kAuto,   ///< 64-bit entry when it lies in a loaded segment, PVH otherwise
-  kLinux,  ///< the 64-bit (or 32-bit) Linux boot protocol
-  kPvh,    ///< the PVH note's 32-bit entry
+/// Whether the guest may run guests of its own.
+enum class NestedMode {
+  kOff,
+  kAuto,  ///< if the host can
+  kOn,    ///< an error if the host cannot
+};
+
+/// `--smbios` (cli.md 1.5): what is not given keeps the machine's own value.
+struct SmbiosConfig {
+  std::optional<std::string> bios_vendor;
+  std::optional<std::string> bios_version;
+  std::optional<std::string> manufacturer;
+  std::optional<std::string> product_name;
+  std::optional<std::string> serial_number;
+  std::optional<std::array<uint8_t, 16>> uuid;  ///< in the order of the text (RFC 4122)
+  std::vector<std::string> oem_strings;         ///< `--oem-strings` after those of `--smbios`
 };
 
 /// A whole VM as the user asked for it: parsed and checked, nothing opened yet.
 struct Config {
-  std::string kernel;                 ///< required until `--bios` exists
+  std::string kernel;  ///< required until `--bios` exists
   std::optional<std::string> initrd;
-  std::vector<std::string> params;    ///< in order, after the built-in ones
+  std::vector<std::string> params;  ///< in order, after the built-in ones
   KernelEntry kernel_entry = KernelEntry::kAuto;
   uint64_t memory_mib = 256;
   bool hugepages = false;
   bool lock_guest_memory = false;
   uint32_t vcpus = 1;
-  bool smt = true;                    ///< false with `--no-smt`
-  std::vector<SerialConfig> serial;   ///< complete: defaults of cli.md 1.7 already applied
+  bool smt = true;                       ///< false with `--no-smt`
+  std::vector<SerialConfig> serial;      ///< complete: defaults of cli.md 1.7 already applied
+  std::vector<std::string> consoles;     ///< "ttyS0", …: the console= parameters, in order
+  std::optional<uint8_t> early_console;  ///< number (1 to 4) of the serial port of earlycon=
   std::optional<std::string> socket;
   std::string kvm_device = "/dev/kvm";
   bool i8042 = true;
   bool rtc = true;
   bool s2idle = false;
   std::vector<std::string> acpi_tables;  ///< paths
-  std::optional<std::string> name;    ///< process name
+  SmbiosConfig smbios;
+  NestedMode nested = NestedMode::kAuto;
+  std::optional<std::string> name;  ///< process name
 };
 
 }  // namespace crosvm
