@@ -14,9 +14,9 @@ struct SerialConfig {
 
   Type type = Type::kSink;
   Hardware hardware = Hardware::kSerial;
-  std::optional<std::string> name;
-  std::optional<std::string> path;
-  std::optional<std::string> input;
+  std::optional<std::string> name = std::nullopt;
+  std::optional<std::string> path = std::nullopt;
+  std::optional<std::string> input = std::nullopt;
   bool input_unix_stream = false;
   uint8_t num = 1;
   bool console = false;
@@ -24,8 +24,8 @@ struct SerialConfig {
   bool stdin_input = false;
   bool out_timestamp = false;
   uint16_t debugcon_port = 0x402;
-  std::optional<std::string> pci_address;
-  std::optional<std::vector<uint16_t>> max_queue_sizes;
+  std::optional<std::string> pci_address = std::nullopt;
+  std::optional<std::vector<uint16_t>> max_queue_sizes = std::nullopt;
 };
 
 }  // namespace crosvm

@@ -70,9 +70,9 @@ class SyslogOutput : public SerialOutput {
     for (std::byte byte : bytes) {
       if (byte == std::byte{'\n'}) {
         send();
-      } else {
-        append(std::to_integer<unsigned char>(byte));
-        if (line_.size() >= kLineBytes) send();
+      } else if (byte != std::byte{'\r'}) {
+        line_ += static_cast<char>(byte);
+        if (line_.size() == kLineBytes) send();
       }
     }
     return {};
@@ -80,15 +80,6 @@ class SyslogOutput : public SerialOutput {
 
  private:
   static constexpr size_t kLineBytes = 1024;  // a guest may never send a newline
-
-  void append(unsigned char c) {
-    if (c == '\r') return;
-    if (c == '\t' || (c >= 0x20 && c != 0x7f)) {  // above 0x7f: UTF-8, passed as it is
-      line_ += static_cast<char>(c);
-    } else {
-      line_ += format_text("\\x{:02x}", c);
-    }
-  }
 
   void send() {
     log::info("{}: {}", name_, line_);

@@ -32,8 +32,8 @@ std::unique_ptr<SerialOutput> make_sink_output();
 /// duplicated; it is never drained here. `object` names the descriptor in errors.
 Result<std::unique_ptr<SerialOutput>> make_fd_output(Fd fd, const Fd& stop, std::string object);
 
-/// One info record per line through base/log.h; bytes that do not print are shown as \xNN, as they
-/// come from the guest and go to the user's terminal. `name` begins each record.
+/// One info record per line through base/log.h, which shows bytes that do not print as \xNN. `name`
+/// begins each record.
 std::unique_ptr<SerialOutput> make_syslog_output(std::string name);
 
 /// Puts "[ YYYY-MM-DD HH:MM:SS.nnnnnnnnn ]: " (UTC) before the first byte of each line. `clock`

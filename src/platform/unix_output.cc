@@ -61,6 +61,7 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
     if (!socket_) return fail(Error::from_errno("creating", "a datagram socket"));
     auto connected = connect();
     if (!connected && !nobody_there(connected.error().code())) return connected;
+    connected_ = direct_ = connected.has_value();
     if (!connected) {
       log::info("serial output waits for a socket at {}", path_);
       loop_.post([weak = weak_from_this()] { retry_later(weak); });
@@ -70,14 +71,14 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
 
   void send_line(std::span<const std::byte> line) {
     std::lock_guard guard(mutex_);
-    if (connected_) {
+    if (direct_) {
       send_now(line);
     } else if (!given_up_ && waiting_bytes_ + line.size() <= kWaitingBytes &&
                waiting_.size() < kWaitingLines) {
       waiting_.emplace_back(line.begin(), line.end());
       waiting_bytes_ += line.size();
     } else {
-      lost(std::string("nothing listens"));
+      lost(connected_ ? "the receiver is slow" : "nothing listens");
     }
   }
 
@@ -91,7 +92,6 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
     if (::connect(socket_.get(), address.get(), sizeof(address.address)) != 0) {
       return fail(Error::from_errno("connecting to socket", path_));
     }
-    connected_ = true;
     return {};
   }
 
@@ -105,19 +105,30 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
 
   void retry() {
     std::lock_guard guard(mutex_);
-    auto connected = connect();
-    if (!connected && nobody_there(connected.error().code())) {
-      retry_later(weak_from_this());
-      return;
+    if (!connected_) {
+      auto connected = connect();
+      connected_ = connected.has_value();
+      if (!connected && !nobody_there(connected.error().code())) {
+        given_up_ = true;
+        waiting_.clear();
+        log::error("serial output is lost: {}", connected.error().what());
+        return;
+      }
     }
-    if (!connected) {
-      given_up_ = true;
-      log::error("serial output is lost: {}", connected.error().what());
+    if (connected_) send_waiting();
+    if (!direct_) retry_later(weak_from_this());
+  }
+
+  /// On the loop, so without waiting: a receiver's queue may take ten lines at a time.
+  void send_waiting() {
+    while (!waiting_.empty()) {
+      const int error_number = try_send(waiting_.front());
+      if (error_number == EAGAIN) return;
+      if (error_number != 0) report_sending(error_number);
+      waiting_bytes_ -= waiting_.front().size();
+      waiting_.pop_front();
     }
-    for (const auto& line : std::exchange(waiting_, {})) {
-      if (connected) send_now(line);
-    }
-    waiting_bytes_ = 0;
+    direct_ = true;
   }
 
   /// Tries twice; before the second time a restarted receiver is looked for.
@@ -131,8 +142,12 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
     if (error_number == 0) {
       losing_ = false;
     } else {
-      lost(Error::from_errno("sending to socket", path_, error_number).what());
+      report_sending(error_number);
     }
+  }
+
+  void report_sending(int error_number) {
+    lost(Error::from_errno("sending to socket", path_, error_number).what());
   }
 
   int try_send(std::span<const std::byte> line) {
@@ -156,6 +171,7 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
   std::mutex mutex_;
   Fd socket_;
   bool connected_ = false;
+  bool direct_ = false;  // nothing waits any more
   bool given_up_ = false;
   bool losing_ = false;
   std::deque<std::vector<std::byte>> waiting_;
