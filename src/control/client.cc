@@ -1,0 +1,37 @@
+#include "control/client.h"
+
+#include "base/log.h"
+#include "control/socket.h"
+
+namespace crosvm::control {
+
+Result<Response> ask(const std::string& socket_path, Request request) {
+  PacketSocket socket = TRY(PacketSocket::connect(socket_path));
+  TRY(with_context(socket.send(encode(std::move(request))), socket_path));
+  auto packet = TRY(with_context(socket.receive(), socket_path));
+  if (!packet) {
+    return fail(Error(std::errc::connection_reset,
+                      socket_path +
+                          ": the VM closed the connection without an answer; its log says "
+                          "why, if it refused the request"));
+  }
+  return decode_response(std::move(*packet));
+}
+
+int run_simple_client(std::string_view name, const std::string& socket_path, Request request,
+                      std::FILE* out) {
+  auto response = ask(socket_path, std::move(request));
+  if (response && std::holds_alternative<response::Ok>(*response)) {
+    log::info("exiting with success");
+    return 0;
+  }
+  if (response) {
+    std::fprintf(out, "unexpected response: %s\n", display(*response).c_str());
+  } else {
+    log::error("{}", response.error().what());
+  }
+  log::error("{} subcommand failed", name);
+  return 1;
+}
+
+}  // namespace crosvm::control
