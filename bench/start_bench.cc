@@ -91,7 +91,7 @@ Result<Sample> measure(char** command) {
   return sample;
 }
 
-double median(std::vector<Sample>& samples, double Sample::*field) {
+double median(std::vector<Sample>& samples, double Sample::* field) {
   auto middle = samples.begin() + static_cast<ptrdiff_t>(samples.size() / 2);
   std::nth_element(samples.begin(), middle, samples.end(),
                    [field](const Sample& a, const Sample& b) { return a.*field < b.*field; });

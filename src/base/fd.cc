@@ -90,7 +90,7 @@ Result<void> write_full(const Fd& fd, std::span<const std::byte> buffer,
 }
 
 Result<uint64_t> file_size(const Fd& fd, const std::string& object) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd.get(), &status) != 0) return fail(Error::from_errno("examining", object));
   if (S_ISREG(status.st_mode)) return static_cast<uint64_t>(status.st_size);
   if (S_ISBLK(status.st_mode)) {
@@ -101,7 +101,7 @@ Result<uint64_t> file_size(const Fd& fd, const std::string& object) {
     return bytes;
   }
   return fail(Error::invalid(object + (S_ISDIR(status.st_mode) ? " is a directory, not a file"
-                                                                : " is not a regular file")));
+                                                               : " is not a regular file")));
 }
 
 Result<Fd> make_eventfd() {

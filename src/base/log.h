@@ -9,7 +9,8 @@
 
 #include "base/result.h"
 
-/// Log records to stderr and syslog (cli.md 6.3). The library behind it is included in log.cc alone.
+/// Log records to stderr and syslog (cli.md 6.3). The library behind it is included in log.cc
+/// alone.
 namespace crosvm::log {
 
 enum class Level { kTrace, kDebug, kInfo, kWarn, kError, kOff };

@@ -53,17 +53,17 @@ Result<T> with_context(Result<T> result, std::string_view where) {
 }  // namespace crosvm
 
 /// Yields the value of a Result, or returns its error from the enclosing function.
-#define TRY(...)                                                                           \
-  ({                                                                                       \
-    auto&& crosvm_try_result = (__VA_ARGS__);                                              \
-    if (!crosvm_try_result.has_value()) [[unlikely]]                                       \
-      return std::unexpected<::crosvm::Error>(std::move(crosvm_try_result).error());       \
-    *std::move(crosvm_try_result);                                                         \
+#define TRY(...)                                                                     \
+  ({                                                                                 \
+    auto&& crosvm_try_result = (__VA_ARGS__);                                        \
+    if (!crosvm_try_result.has_value()) [[unlikely]]                                 \
+      return std::unexpected<::crosvm::Error>(std::move(crosvm_try_result).error()); \
+    *std::move(crosvm_try_result);                                                   \
   })
 
 /// Aborts in every build when `condition` is false. Never for what a guest, a file or a peer says.
-#define CHECK(condition)                                                             \
-  do {                                                                               \
-    if (!(condition)) [[unlikely]]                                                   \
-      ::crosvm::check_failed(__FILE__, __LINE__, #condition);                        \
+#define CHECK(condition)                                      \
+  do {                                                        \
+    if (!(condition)) [[unlikely]]                            \
+      ::crosvm::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)

@@ -19,7 +19,7 @@ enum class NestedMode {
 };
 
 /// `--smbios` (cli.md 1.5): what is not given keeps the machine's own value.
-struct SmbiosConfig {
+struct SmbiosIdentity {
   std::optional<std::string> bios_vendor;
   std::optional<std::string> bios_version;
   std::optional<std::string> manufacturer;
@@ -39,17 +39,15 @@ struct Config {
   bool hugepages = false;
   bool lock_guest_memory = false;
   uint32_t vcpus = 1;
-  bool smt = true;                       ///< false with `--no-smt`
-  std::vector<SerialConfig> serial;      ///< complete: defaults of cli.md 1.7 already applied
-  std::vector<std::string> consoles;     ///< "ttyS0", …: the console= parameters, in order
-  std::optional<uint8_t> early_console;  ///< number (1 to 4) of the serial port of earlycon=
+  bool smt = true;                   ///< false with `--no-smt`
+  std::vector<SerialConfig> serial;  ///< complete (cli.md 1.7), by hardware, then number
   std::optional<std::string> socket;
   std::string kvm_device = "/dev/kvm";
   bool i8042 = true;
   bool rtc = true;
   bool s2idle = false;
   std::vector<std::string> acpi_tables;  ///< paths
-  SmbiosConfig smbios;
+  SmbiosIdentity smbios;
   NestedMode nested = NestedMode::kAuto;
   std::optional<std::string> name;  ///< process name
 };

@@ -35,6 +35,18 @@ std::string_view name_of(ExitState state) {
   return "";
 }
 
+std::string_view name_of(PanicCode code) {
+  switch (code) {
+    case PanicCode::kPanicked:
+      return "a panic";
+    case PanicCode::kCrashKernelLoaded:
+      return "a panic and a crash kernel to take over";
+    case PanicCode::kUnknown:
+      break;
+  }
+  return "an event of an unknown code";
+}
+
 void ExitPolicy::note_panic(PanicCode code) { panicked_ = code == PanicCode::kPanicked; }
 
 ExitState ExitPolicy::from_guest(ExitState state) const {

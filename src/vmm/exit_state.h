@@ -20,6 +20,8 @@ int exit_status(ExitState state, bool extended_status);
 
 /// "stop", "reset", …, for the log.
 std::string_view name_of(ExitState state);
+/// "a panic", "a loaded crash kernel", …, for the log.
+std::string_view name_of(PanicCode code);
 
 /// Turns what happened into how the VM ended: a guest that said it panicked ends as kGuestPanic
 /// whichever way it then goes, unless the end came from outside.

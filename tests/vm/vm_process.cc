@@ -69,7 +69,8 @@ VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
   if (input == Input::kTerminal) {
     int ours = -1;
     int theirs = -1;
-    if (::openpty(&ours, &theirs, nullptr, nullptr, nullptr) != 0) ADD_FAILURE() << "openpty failed";
+    if (::openpty(&ours, &theirs, nullptr, nullptr, nullptr) != 0)
+      ADD_FAILURE() << "openpty failed";
     to_child_ = Fd(ours);
     from_child_ = Fd(::fcntl(ours, F_DUPFD_CLOEXEC, 0));
     ::fcntl(ours, F_SETFD, FD_CLOEXEC);

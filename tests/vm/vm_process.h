@@ -17,14 +17,15 @@ class VmProcess {
  public:
   enum class Input { kPipe, kTerminal };
 
-  /// Starts `arguments` (without the program's name). With kTerminal the child's stdin and stdout are
-  /// a pseudo-terminal; its stderr is always a pipe of its own.
+  /// Starts `arguments` (without the program's name). With kTerminal the child's stdin and stdout
+  /// are a pseudo-terminal; its stderr is always a pipe of its own.
   explicit VmProcess(const std::vector<std::string>& arguments, Input input = Input::kPipe);
   ~VmProcess();  // kills and reaps
   VmProcess(const VmProcess&) = delete;
   VmProcess& operator=(const VmProcess&) = delete;
 
-  /// Waits until what the child has written to stdout contains `text`; false on time-out or its end.
+  /// Waits until what the child has written to stdout contains `text`; false on time-out or its
+  /// end.
   bool wait_for(std::string_view text, std::chrono::seconds timeout = std::chrono::seconds(120));
   void send(std::string_view text);
   void signal(int number);

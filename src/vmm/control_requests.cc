@@ -1,0 +1,107 @@
+#include "vmm/control_requests.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+#include <variant>
+
+#include "base/format.h"
+#include "base/log.h"
+
+namespace crosvm {
+namespace {
+
+using control::Reply;
+using control::Request;
+namespace response = control::response;
+
+control::Response answer(std::errc code) { return response::Err{static_cast<int>(code)}; }
+
+control::Response answer(const Result<void>& result) {
+  if (result) return response::Ok{};
+  log::warn("control request: {}", result.error().what());
+  return answer(result.error().code());
+}
+
+response::HypervisorKind kind_named(std::string_view name) {
+  auto names = names_of(response::HypervisorKind());
+  auto found = std::ranges::find(names, name);
+  CHECK(found != names.end());
+  return static_cast<response::HypervisorKind>(found - names.begin());
+}
+
+/// One overload for each request that the machine can carry out; the others say what is missing.
+struct Executor {
+  Machine& machine;
+  const std::function<void()>& stop;
+  const Reply& reply;
+
+  void operator()(control::Exit&) const {
+    reply(response::Ok{});
+    log::info("ending the VM: asked to stop on the control socket");
+    stop();
+  }
+  void operator()(control::Powerbtn&) const { reply(answer(machine.press_power_button())); }
+  void operator()(control::Sleepbtn&) const { reply(answer(machine.press_sleep_button())); }
+  void operator()(control::Rtc& rtc) const {
+    reply(answer(machine.raise_rtc(std::move(rtc.clear_evt))));
+  }
+  void operator()(control::Gpe& gpe) const {
+    Fd clear = gpe.clear_evt ? std::move(*gpe.clear_evt) : Fd();
+    Result<void> raised = machine.raise_gpe(gpe.gpe, std::move(clear));
+    if (!raised && raised.error().code() == std::errc::invalid_argument) {
+      log::warn("control request: {}", raised.error().what());  // answered Ok all the same
+      raised = {};
+    }
+    reply(answer(raised));
+  }
+  void operator()(control::SuspendVcpus&) const {
+    machine.vcpus().suspend();
+    reply(response::Ok{});
+  }
+  void operator()(control::ResumeVcpus&) const {
+    machine.vcpus().resume();
+    reply(response::Ok{});
+  }
+  void operator()(control::MakeRT&) const { reply(response::Ok{}); }
+  void operator()(control::VcpuPidTid&) const {
+    response::VcpuPidTidResponse ids;
+    uint32_t index = 0;
+    for (VcpuGroup::Ids vcpu : machine.vcpus().ids()) {
+      ids.pid_tid_map[index++] = {static_cast<uint32_t>(vcpu.pid), static_cast<uint32_t>(vcpu.tid)};
+    }
+    reply(std::move(ids));
+  }
+  void operator()(control::GetVmDescriptor&) const {
+    Result<Fd> vm = machine.duplicate_vm_descriptor();
+    if (!vm) return reply(answer(vm.error().code()));
+    reply(response::VmDescriptor{.hypervisor = kind_named(machine.hypervisor_name()),
+                                 .vm_fd = std::move(*vm)});
+  }
+  template <class Other>
+  void operator()(Other& other) const {
+    Request request = std::move(other);
+    if (auto refusal = control::answer_without_component(request)) reply(std::move(*refusal));
+  }
+};
+
+}  // namespace
+
+Result<void> ControlRequests::listen(const std::optional<std::string>& path) {
+  if (!path) return {};
+  listener_.emplace(TRY(with_context(control::Listener::open(*path), "--socket")));
+  return {};
+}
+
+Result<void> ControlRequests::serve(EventLoop& loop, Machine& machine, std::function<void()> stop) {
+  if (!listener_) return {};
+  auto handler = [&machine, stop = std::move(stop)](Request request, const Reply& reply) {
+    log::debug("control request: {}", control::name_of(request));
+    std::visit(Executor{machine, stop, reply}, request);
+  };
+  server_ = TRY(control::Server::create(loop, std::move(*listener_), std::move(handler)));
+  listener_.reset();
+  return {};
+}
+
+}  // namespace crosvm

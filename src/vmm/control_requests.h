@@ -1,0 +1,29 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "control/server.h"
+#include "vmm/machine.h"
+
+namespace crosvm {
+
+/// Carries out what clients of the control socket ask of a machine (cli.md 4.4).
+class ControlRequests {
+ public:
+  /// Binds the socket, if `path` is given; clients may connect from now on and wait. Errors: those
+  /// of control::Listener::open, naming `--socket`.
+  Result<void> listen(const std::optional<std::string>& path);
+  /// Answers them on `loop`. `stop` ends the VM. `machine` and `loop` outlive this.
+  Result<void> serve(EventLoop& loop, Machine& machine, std::function<void()> stop);
+
+ private:
+  std::optional<control::Listener> listener_;
+  std::unique_ptr<control::Server> server_;
+};
+
+}  // namespace crosvm

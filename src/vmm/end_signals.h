@@ -1,0 +1,34 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace crosvm {
+
+/// SIGINT, SIGTERM and SIGHUP as an orderly end of the VM: the first calls `first` on the loop, a
+/// second one kills the process at once, the terminal restored. SIGPIPE is ignored from here on.
+///
+/// Made before any thread, so that every thread inherits the blocked signals.
+class EndSignals {
+ public:
+  static Result<std::unique_ptr<EndSignals>> create(EventLoop& loop,
+                                                    std::function<void(int)> first);
+  ~EndSignals();
+  EndSignals(const EndSignals&) = delete;
+  EndSignals& operator=(const EndSignals&) = delete;
+
+ private:
+  EndSignals(EventLoop& loop, std::function<void(int)> first);
+  void on_readable();
+
+  EventLoop& loop_;
+  std::function<void(int)> first_;
+  Fd signals_;
+  EventLoop::WatchId watch_ = 0;
+};
+
+}  // namespace crosvm

@@ -1,0 +1,299 @@
+#include "vmm/machine_x86_64.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "arch/x86_64/acpi.h"
+#include "arch/x86_64/cmdline.h"
+#include "arch/x86_64/linux_boot.h"
+#include "arch/x86_64/mptable.h"
+#include "arch/x86_64/smbios.h"
+#include "arch/x86_64/vcpu_setup.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "hypervisor/kvm/kvm.h"
+#include "memory/host_memory.h"
+#include "pci/pci_config_access.h"
+#include "pci/pvpanic.h"
+#include "platform/cmos.h"
+#include "platform/debugcon.h"
+#include "platform/i8042.h"
+#include "platform/serial.h"
+
+namespace crosvm {
+
+namespace {
+
+/// The first run of ports that the allocator hands out.
+constexpr uint16_t kPmBase = x86_64::kFirstDynamicPort;
+
+x86_64::Nested nested(NestedMode mode) {
+  switch (mode) {
+    case NestedMode::kOff:
+      return x86_64::Nested::kOff;
+    case NestedMode::kAuto:
+      return x86_64::Nested::kAuto;
+    case NestedMode::kOn:
+      break;
+  }
+  return x86_64::Nested::kOn;
+}
+
+/// What the user gave, our own values for the rest.
+x86_64::SmbiosConfig smbios(const SmbiosIdentity& given) {
+  x86_64::SmbiosConfig config;
+  config.bios_vendor = given.bios_vendor.value_or(config.bios_vendor);
+  config.bios_version = given.bios_version.value_or(config.bios_version);
+  config.manufacturer = given.manufacturer.value_or(config.manufacturer);
+  config.product_name = given.product_name.value_or(config.product_name);
+  config.serial_number = given.serial_number.value_or(config.serial_number);
+  config.uuid = given.uuid.value_or(config.uuid);
+  config.oem_strings = given.oem_strings;
+  return config;
+}
+
+}  // namespace
+
+using namespace x86_64;  // NOLINT(google-build-using-namespace): the wiring of this architecture
+
+Result<std::unique_ptr<Machine>> build_machine(const Config& config, EventLoop& loop,
+                                               MachineEvents events) {
+  return MachineX86::build(config, loop, std::move(events));
+}
+
+MachineX86::MachineX86(const Config& config, EventLoop& loop, MachineEvents events)
+    : config_(config),
+      loop_(loop),
+      events_(std::move(events)),
+      vcpus_(io_, [this](ExitState state) { events_.ended(state); }) {}
+
+MachineX86::~MachineX86() { stop(); }
+
+Result<std::unique_ptr<Machine>> MachineX86::build(const Config& config, EventLoop& loop,
+                                                   MachineEvents events) {
+  std::unique_ptr<MachineX86> machine(new MachineX86(config, loop, std::move(events)));
+  BootFiles files = TRY(open_boot_files(config));
+  machine->stop_event_ = TRY(make_eventfd());
+  TRY(machine->create_memory());
+  TRY(machine->create_vm());
+  TRY(machine->add_pci());
+  TRY(machine->add_serial_ports());
+  TRY(machine->add_power_management());
+  if (config.rtc) TRY(machine->add_rtc());
+  if (config.i8042) TRY(machine->add_i8042());
+  TRY(machine->load_guest(files));
+  TRY(machine->write_firmware_tables());
+  TRY(machine->create_vcpus());
+  return machine;
+}
+
+Result<void> MachineX86::create_memory() {
+  uint64_t bytes = config_.memory_mib * kMiB;
+  TRY(check_host_memory(bytes));
+  layout_ = TRY(
+      plan_memory({.ram_bytes = bytes, .host_physical_bits = physical_address_bits(host_cpuid)}));
+  memory_ = TRY(GuestMemory::create(
+      layout_.ram, {.hugepages = config_.hugepages, .lock = config_.lock_guest_memory}));
+  return {};
+}
+
+Result<void> MachineX86::create_vm() {
+  hypervisor_ = TRY(open_kvm(config_.kvm_device));
+  if (config_.vcpus > hypervisor_->max_vcpus()) {
+    return fail(Error::invalid(
+        format_text("--cpus {}: the hypervisor gives a VM at most {} vCPUs; ask for fewer",
+                    config_.vcpus, hypervisor_->max_vcpus())));
+  }
+  vm_ = TRY(hypervisor_->create_vm());
+  // Slots before the interrupt chip: after it each costs milliseconds.
+  TRY(vm_->map_ram(*memory_));
+  TRY(vm_->set_reserved_pages(kTss, kIdentityMap));
+  return vm_->create_kernel_irqchip();
+}
+
+Result<Fd> MachineX86::edge_interrupt(uint32_t gsi) {
+  Fd event = TRY(make_eventfd());
+  TRY(vm_->register_irqfd(gsi, event, nullptr));
+  return event;
+}
+
+Result<void> MachineX86::add_pci() {
+  const AddressRange& low = layout_.low_mmio;
+  const AddressRange& high = layout_.high_mmio;
+  pci_.emplace(io_.mmio(), io_.ports(),
+               PciWindows{.low_mmio = {low.start.value, layout_.ecam.start.value},
+                          .high_mmio = {high.start.value, high.end().value},
+                          .io = {kFirstDynamicPort + kDynamicPortGranularity, 0x10000}});
+  pci_->announce_ecam(layout_.ecam.start.value);
+  auto reset = [this] { events_.ended(ExitState::kReset); };
+  TRY(io_.ports().insert(PciConfigPorts::kBase, PciConfigPorts::kLength,
+                         std::make_shared<PciConfigPorts>(*pci_, reset)));
+  TRY(io_.mmio().insert(layout_.ecam.start.value, layout_.ecam.size,
+                        std::make_shared<PciEcam>(*pci_)));
+  TRY(pci_->add(std::make_shared<Pvpanic>(events_.panicked), std::nullopt));
+  return {};
+}
+
+Result<void> MachineX86::add_serial_ports() {
+  SerialHost host{.loop = loop_, .stop_event = stop_event_, .leave = events_.left_by_escape};
+  for (const SerialConfig& port : config_.serial) {
+    SerialBackend backend = TRY(open_serial_backend(port, host));
+    reads_terminal_ |= backend.reads_terminal;
+    if (port.hardware == SerialConfig::Hardware::kDebugcon) {
+      TRY(io_.ports().insert(port.debugcon_port, Debugcon::kLength,
+                             std::make_shared<Debugcon>(std::move(backend.output))));
+      continue;
+    }
+    size_t index = port.num - 1U;
+    auto serial = std::make_shared<Serial>(TRY(edge_interrupt(Serial::kGsis.at(index))),
+                                           std::move(backend.output), std::move(backend.input));
+    TRY(io_.ports().insert(Serial::kPorts.at(index), Serial::kLength, std::move(serial)));
+  }
+  return {};
+}
+
+Result<void> MachineX86::add_power_management() {
+  Fd trigger = TRY(make_eventfd());
+  Fd resample = TRY(make_eventfd());
+  TRY(vm_->register_irqfd(kSciGsi, trigger, &resample));
+  PmActions actions{
+      .suspend = [this] { vcpus_.request_suspend(); },
+      .resume =
+          [this] {
+            if (vcpus_.resume()) pm_->resumed();
+          },
+      .exit = [this] { events_.ended(ExitState::kStop); },
+  };
+  pm_ = TRY(Pm::create(loop_, std::move(trigger), std::move(resample), std::move(actions)));
+  return io_.ports().insert(kPmBase, Pm::kLength, pm_);
+}
+
+Result<void> MachineX86::add_rtc() {
+  Cmos::Memory memory;
+  for (const RamRange& range : layout_.ram) {
+    (range.base < kFourGiB ? memory.below_4g : memory.above_4g) += range.size;
+  }
+  auto wake = [this](Fd clear) { pm_->rtc_wake(std::move(clear)); };
+  std::shared_ptr<Cmos> cmos =
+      TRY(Cmos::create(loop_, memory, TRY(edge_interrupt(kRtcGsi)), wake, host_clock));
+  return io_.ports().insert(Cmos::kBase, Cmos::kLength, std::move(cmos));
+}
+
+Result<void> MachineX86::add_i8042() {
+  auto reset = [this] { events_.ended(ExitState::kReset); };
+  return io_.ports().insert(I8042::kBase, I8042::kLength, std::make_shared<I8042>(reset));
+}
+
+Result<std::string> MachineX86::command_line() const {
+  CommandLineParts parts{.consoles = {}, .early_console = std::nullopt, .params = config_.params};
+  for (const SerialConfig& port : config_.serial) {
+    if (port.hardware != SerialConfig::Hardware::kSerial) continue;
+    if (port.console) parts.consoles.push_back(format_text("ttyS{}", port.num - 1));
+    if (port.earlycon && !parts.early_console) {
+      parts.early_console = {.mmio = false, .address = Serial::kPorts.at(port.num - 1U)};
+    }
+  }
+  return build_command_line(parts);
+}
+
+Result<void> MachineX86::load_guest(const BootFiles& files) {
+  LinuxBootRequest request{.kernel = {.fd = files.kernel, .name = config_.kernel},
+                           .initrd = std::nullopt,
+                           .command_line = TRY(command_line()),
+                           .entry = config_.kernel_entry};
+  if (files.initrd) request.initrd.emplace(*files.initrd, *config_.initrd);
+  boot_ = TRY(load_linux(*memory_, layout_, request));
+  return {};
+}
+
+Result<void> MachineX86::write_firmware_tables() {
+  std::vector<UserAcpiTable> user_tables;
+  for (const std::string& path : config_.acpi_tables) {
+    constexpr uint64_t kLargest = 1 << 20;
+    user_tables.push_back(
+        {.path = path, .bytes = TRY(read_user_file(path, "ACPI table", kLargest))});
+  }
+  AcpiPci pci{
+      .ecam = {layout_.ecam.start, layout_.ecam.size},
+      .mmio = {{layout_.low_mmio.start, layout_.ecam.start.value - layout_.low_mmio.start.value},
+               {layout_.high_mmio.start, layout_.high_mmio.size}},
+      .vcfg = layout_.vcfg.start,
+      .irqs = {},
+      .functions = {}};
+  for (PciAddress address : pci_->addresses()) {
+    pci.functions.push_back(
+        {.device = address.device, .function = address.function, .secondary_bus = std::nullopt});
+  }
+  uint8_t last_bus = pci.last_bus();
+  AcpiConfig acpi{.vcpus = config_.vcpus,
+                  .apic_ids = {},
+                  .pm_base = kPmBase,
+                  .sci_gsi = kSciGsi,
+                  .low_power_s0 = config_.s2idle,
+                  .pci = std::move(pci),
+                  .user = TRY(sort_user_tables(std::move(user_tables)))};
+  bool user_fadt = acpi.user.fadt.has_value();
+  TRY(write_acpi(*memory_, kRsdp, kSmbios, acpi));
+  TRY(write_smbios(*memory_, kSmbios, kHighMemory, smbios(config_.smbios)));
+  if (user_fadt) return {};
+  return write_mptable(
+      *memory_, kMpTable, kMpFloatingPointer,
+      {.vcpus = config_.vcpus, .sci_gsi = kSciGsi, .last_pci_bus = last_bus, .pci_irqs = {}});
+}
+
+Result<void> MachineX86::create_vcpus() {
+  std::vector<CpuidEntry> supported = TRY(hypervisor_->supported_cpuid());
+  for (uint32_t id = 0; id < config_.vcpus; ++id) {
+    auto vcpu = TRY(vm_->create_vcpu(id));
+    VcpuBoot boot{.supported_cpuid = supported,
+                  .cpuid = {.vcpu_id = id,
+                            .vcpu_count = config_.vcpus,
+                            .smt = config_.smt,
+                            .nested = nested(config_.nested),
+                            .tsc_deadline = hypervisor_->has_tsc_deadline_timer()},
+                  .mode = boot_->mode,
+                  .registers = std::nullopt,
+                  .uncached = uncached_range(layout_)};
+    if (id == 0) boot.registers = boot_->registers;
+    TRY(configure_vcpu(*vcpu, boot));
+    created_vcpus_.push_back(std::move(vcpu));
+  }
+  return {};
+}
+
+Result<void> MachineX86::start() {
+  if (reads_terminal_) {
+    Fd input(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+    if (std::optional<RawTerminal> raw = TRY(RawTerminal::enter(input))) {
+      terminal_.emplace(std::move(*raw));
+    }
+  }
+  return vcpus_.start(std::move(created_vcpus_));
+}
+
+Result<void> MachineX86::press_power_button() {
+  pm_->power_button();
+  return {};
+}
+
+Result<void> MachineX86::press_sleep_button() {
+  pm_->sleep_button();
+  return {};
+}
+
+Result<void> MachineX86::raise_gpe(uint32_t number, Fd clear) {
+  return pm_->gpe(number, std::move(clear));
+}
+
+Result<void> MachineX86::raise_rtc(Fd clear) {
+  pm_->rtc_wake(std::move(clear));
+  return {};
+}
+
+void MachineX86::stop() {
+  if (stop_event_) signal_eventfd(stop_event_);
+  vcpus_.exit();
+  terminal_.reset();
+}
+
+}  // namespace crosvm

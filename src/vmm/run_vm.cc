@@ -1,0 +1,84 @@
+#include "vmm/run_vm.h"
+
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <memory>
+#include <optional>
+
+#include "base/event_loop.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "vmm/control_requests.h"
+#include "vmm/end_signals.h"
+#include "vmm/machine.h"
+
+namespace crosvm {
+namespace {
+
+/// One run of a VM on this thread: what ends it, and how it ended.
+class VmRun {
+ public:
+  Result<ExitState> run(const Config& config) {
+    loop_ = TRY(EventLoop::create());
+    // Before any thread: all of them inherit the blocked signals.
+    signals_ = TRY(EndSignals::create(*loop_, [this](int number) {
+      log::info("ending the VM on SIG{}", ::sigabbrev_np(number));
+      end(ExitState::kStop);
+    }));
+    TRY(control_.listen(config.socket));
+    machine_ = TRY(build_machine(config, *loop_, events()));
+    TRY(machine_->start());
+    TRY(control_.serve(*loop_, *machine_, [this] { end(ExitState::kStop); }));
+    TRY(loop_->run());
+    machine_->stop();
+    return *end_;
+  }
+
+ private:
+  /// Called on any thread; what follows happens on the loop, in the order of the calls.
+  MachineEvents events() {
+    return {
+        .ended =
+            [this](ExitState state) {
+              loop_->post([this, state] { end(policy_.from_guest(state)); });
+            },
+        .panicked =
+            [this](PanicCode code) {
+              loop_->post([this, code] {
+                log::warn("the guest reports {}", name_of(code));
+                policy_.note_panic(code);
+              });
+            },
+        .left_by_escape =
+            [this] {
+              log::info("ending the VM: Ctrl-A x was typed");
+              end(ExitState::kStop);
+            },
+    };
+  }
+
+  void end(ExitState state) {
+    if (end_) return;  // the first one wins
+    end_ = state;
+    loop_->stop();
+  }
+
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<EndSignals> signals_;
+  ControlRequests control_;
+  ExitPolicy policy_;
+  std::optional<ExitState> end_;
+  std::unique_ptr<Machine> machine_;  // first to go: it uses the loop
+};
+
+}  // namespace
+
+Result<ExitState> run_vm(const Config& config) {
+  if (config.name) ::prctl(PR_SET_NAME, config.name->c_str());
+  VmRun run;
+  return run.run(config);
+}
+
+}  // namespace crosvm
