@@ -29,8 +29,8 @@ class Vcpu : public crosvm::Vcpu {
 
 class Vm : public crosvm::Vm {
  public:
-  /// Places the three pages of the TSS and the page of the identity map that Intel hosts need; before
-  /// any vCPU. KVM API 4.40, 4.41.
+  /// Places the three pages of the TSS and the page of the identity map that Intel hosts need;
+  /// before any vCPU. KVM API 4.40, 4.41.
   virtual Result<void> set_reserved_pages(GuestAddress tss, GuestAddress identity_map) = 0;
   /// PIC pair, IOAPIC (24 pins), LAPICs and PIT in the kernel. After `map_ram`: each memory slot
   /// added later costs milliseconds. Chips are counted 0 PIC primary, 1 PIC secondary, 2 IOAPIC.
