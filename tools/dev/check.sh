@@ -46,8 +46,8 @@ tidy() {
 
 # docs/options.md is printed by the option table itself.
 docs() {
-  "$build/release/crosvm" options-md | diff -u docs/options.md - ||
-    { say "fix: build/release/crosvm options-md > docs/options.md"; return 1; }
+  "$build/release/crosvm" --print-options-md | diff -u docs/options.md - ||
+    { say "fix: build/release/crosvm --print-options-md > docs/options.md"; return 1; }
 }
 
 # A script is judged by bash itself.
