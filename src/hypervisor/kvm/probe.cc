@@ -19,7 +19,8 @@ namespace {
 
 using Kind = VcpuExit::Kind;
 
-constexpr auto kPatience = std::chrono::seconds(1);
+constexpr auto kPatience =
+    std::chrono::seconds(5);  // in an emulated machine it takes half a second
 constexpr uint8_t kBreakpointVector = 3;
 constexpr uint64_t kCr4Osxsave = 1 << 18;
 
@@ -96,7 +97,7 @@ std::string run_to_end(Vcpu& vcpu, StepRecorder& steps) {
     if (!exit) return exit.error().what();
     if (steps.end() == PROBE_STEP_DONE) return {};
     if (steps.end() == PROBE_STEP_WRONG) return "its result was wrong; " + vcpu.describe();
-    if (timer.expired()) return "it did not end within a second; " + vcpu.describe();
+    if (timer.expired()) return "it did not end within five seconds; " + vcpu.describe();
     if (exit->kind != Kind::kIo && exit->kind != Kind::kInterrupted) {
       return cause_of(*exit, vcpu.describe());
     }
