@@ -19,7 +19,7 @@ cases() {
       status = attribute("result") == "skipped" || attribute("status") == "notrun" ? "skipped" : "passed"
     }
     /<(failure|skipped) / {
-      if (message == "") { message = attribute("message"); gsub(/&#x0A;/, " ", message) }
+      if (message == "") { message = attribute("message"); gsub(/&#x0A;/, " ", message); gsub(/&quot;/, "\"", message) }
     }
     /<failure / { status = "failed" }
     END { flush() }
