@@ -1,0 +1,162 @@
+#include "cli/cli.h"
+
+#include <cstdio>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/format.h"
+#include "base/log.h"
+#include "cli/command_line.h"
+#include "cli/doctor.h"
+#include "cli/documents.h"
+#include "cli/help.h"
+#include "cli/run_command.h"
+#include "control/client.h"
+
+namespace crosvm {
+namespace {
+
+constexpr int kSuccess = 0;
+constexpr int kFailure = 1;
+constexpr int kInvalidArguments = 35;
+
+/// The options before the subcommand.
+struct Globals {
+  bool extended_status = false;
+  log::Options logging;
+  const GivenOption* log_level = nullptr;
+  std::string (*document)() = nullptr;
+};
+
+Globals read_globals(const CommandLine& line) {
+  Globals globals;
+  for (const GivenOption& given : line.global_options()) {
+    std::string_view name = given.option->name;
+    if (name == "extended-status") globals.extended_status = true;
+    if (name == "no-syslog") globals.logging.use_syslog = false;
+    if (name == "syslog-tag") globals.logging.syslog_tag = given.value;
+    if (name == "log-level") {
+      globals.logging.filter = given.value;
+      globals.log_level = &given;
+    }
+    if (name == "print-options-md") globals.document = options_markdown;
+    if (name == "print-man") globals.document = manual_page;
+    if (name == "print-completion") globals.document = bash_completion;
+  }
+  return globals;
+}
+
+Result<void> configure_log(const Globals& globals) {
+  auto configured = log::configure(globals.logging);
+  if (!configured && globals.log_level) {
+    return fail(globals.log_level->error(configured.error().what()));
+  }
+  return configured;
+}
+
+void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+/// A mistake in the arguments.
+int refuse(const Error& error) {
+  log::error("arg parsing failed: {}", error.what());
+  log::info("exiting with invalid arguments");
+  return kInvalidArguments;
+}
+
+int fail_with(const Error& error) {
+  log::error("exiting with error {}: {}", kFailure, error.what());
+  return kFailure;
+}
+
+int succeed() {
+  log::info("exiting with success");
+  return kSuccess;
+}
+
+void warn_of_deprecated(const CommandLine& line) {
+  for (const CommandLine::Level& level : line.levels) {
+    for (const GivenOption& given : level.options) {
+      if (given.option->support == Support::kIgnored) {
+        log::warn("{} has no effect: {}", given.spelling, given.option->help);
+      } else if (given.option->deprecated()) {
+        log::warn("{} is deprecated; use {}", given.spelling, given.option->instead);
+      }
+    }
+  }
+}
+
+int run(RunOptions options, const Globals& globals, const RunVm& run_vm) {
+  Result<Config> config = make_config(std::move(options));
+  if (!config) {
+    // Also as it is, for callers that read stderr without the log's prefix (cli.md 6.3).
+    std::fprintf(stderr, "%s\n", config.error().what().c_str());
+    return fail_with(config.error());
+  }
+  Result<ExitState> state = run_vm(*config);
+  if (!state) return fail_with(state.error());
+  log::info("exiting with {}", name_of(*state));
+  return exit_status(*state, globals.extended_status);
+}
+
+int print_version() {
+  std::string_view build_id = CROSVM_BUILD_ID;
+  print(format_text("crosvm {}{}{}\n", CROSVM_VERSION, build_id.empty() ? "" : "-", build_id));
+  return succeed();
+}
+
+std::string vm_socket(const CommandLine& line) { return std::string(line.positionals.back()); }
+
+int dispatch(const CommandLine& line, RunOptions options, const Globals& globals,
+             const RunVm& run_vm) {
+  std::string_view name = line.command().name;
+  if (name == "run") return run(std::move(options), globals, run_vm);
+  if (name == "version") return print_version();
+  if (name == "doctor") return run_doctor({.json = !line.options().empty()}, stdout);
+  if (name == "stop") {
+    return control::run_simple_client(name, vm_socket(line), control::Exit());
+  }
+  if (name == "powerbtn") {
+    return control::run_simple_client(name, vm_socket(line), control::Powerbtn());
+  }
+  if (name == "sleepbtn") {
+    return control::run_simple_client(name, vm_socket(line), control::Sleepbtn());
+  }
+  return refuse(
+      Error::invalid(format_text("`crosvm {}` is not supported by this build yet", name)));
+}
+
+}  // namespace
+
+int crosvm_main(int argc, const char* const* argv, const RunVm& run_vm) {
+  std::vector<std::string_view> arguments;
+  for (int i = 1; i < argc; ++i) arguments.emplace_back(argv[i]);
+  Result<CommandLine> line = parse_command_line(root_command(), arguments);
+  if (!line) return refuse(line.error());
+
+  // Values are read before help is given: a mistake that stands before `--help` wins.
+  RunOptions options;
+  if (line->command().name == "run") {
+    Result<RunOptions> read = read_run_options(*line);
+    if (!read) return refuse(read.error());
+    options = *std::move(read);
+  }
+  if (line->help) {
+    print(help_text(argc > 0 ? argv[0] : "crosvm", *line));
+    return kSuccess;
+  }
+  if (auto supported = check_supported(*line); !supported) return refuse(supported.error());
+
+  Globals globals = read_globals(*line);
+  if (globals.document) {
+    print(globals.document());
+    return kSuccess;
+  }
+  if (options.syslog_tag) globals.logging.syslog_tag = *options.syslog_tag;
+  if (auto configured = configure_log(globals); !configured) return refuse(configured.error());
+  warn_of_deprecated(*line);
+  return dispatch(*line, std::move(options), globals, run_vm);
+}
+
+}  // namespace crosvm

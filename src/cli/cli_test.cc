@@ -1,0 +1,255 @@
+#include "cli/cli.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+
+namespace crosvm {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+/// What a caller of the program sees.
+struct Outcome {
+  int status = -1;
+  std::string out;
+  std::string err;
+  std::optional<Config> config;  // of the VM that was to run
+};
+
+Outcome crosvm(std::vector<const char*> arguments, Result<ExitState> ending = ExitState::kStop) {
+  arguments.insert(arguments.begin(), {"crosvm"});
+  Outcome outcome;
+  EXPECT_TRUE(log::configure({.use_syslog = false}));  // as the process starts, but for syslog
+  ::testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStderr();
+  outcome.status =
+      crosvm_main(static_cast<int>(arguments.size()), arguments.data(), [&](const Config& config) {
+        outcome.config = config;
+        return ending;
+      });
+  std::fflush(stdout);
+  outcome.out = ::testing::internal::GetCapturedStdout();
+  outcome.err = ::testing::internal::GetCapturedStderr();
+  return outcome;
+}
+
+/// The configuration of a command line that must be valid.
+Config config_of(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), {"--no-syslog", "run"});
+  Outcome outcome = crosvm(std::move(arguments));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  return outcome.config.value_or(Config());
+}
+
+// Exit statuses, cli.md 6.1.
+
+TEST(CliTest, ArgumentMistakesExitWith35) {
+  struct {
+    std::vector<const char*> arguments;
+    const char* message;
+  } cases[] = {
+      {{}, "One of the following subcommands must be present: help, run,"},
+      {{"fly"}, "Unrecognized argument: fly"},
+      {{"run", "--foo", "bzImage"}, "Unrecognized argument: --foo"},
+      {{"run", "-m"}, "No value provided for option '-m'."},
+      {{"run", "-m", "2G", "k"}, "Error parsing option '-m' with value '2G': size: `2G`"},
+      {{"run", "-m", "1", "-m", "2", "k"}, "'-m' with value '2': duplicate values provided"},
+      {{"run", "--mem=speed=3", "k"}, "unknown field `speed`, expected one of `size`"},
+      {{"run", "-c", "-1", "k"}, "Error parsing option '-c' with value '-1'"},
+      {{"run", "--serial", "printer", "k"}, "Error parsing option '--serial' with value 'printer'"},
+      {{"run", "--kernel-entry", "uefi", "k"}, "unknown variant `uefi`, expected one of `auto`"},
+      {{"run", "--irqchip", "split", "k"}, "split is not supported by this build yet"},
+      {{"run", "--cpus", "4,clusters=[[0,1]]", "k"}, "clusters is not supported by this build"},
+      {{"run", "--smbios", "uuid=123", "k"}, "`123` is not a UUID"},
+      {{"run", "--block", "a.img", "k"}, "--block is not supported by this build yet"},
+      {{"run", "--log-file", "a", "k"}, "--log-file is for Windows only"},
+      {{"run", "--cfg", "a", "k"}, "--cfg no longer exists"},
+      {{"stop"}, "Required positional arguments not provided: VM_SOCKET"},
+      {{"stop", "a", "b"}, "Unrecognized argument: b"},
+      {{"disk"}, "One of the following subcommands must be present: help, resize"},
+      {{"balloon", "1", "s"}, "`crosvm balloon` is not supported by this build yet"},
+      {{"--log-level", "loud", "version"}, "Error parsing option '--log-level' with value 'loud'"},
+  };
+  for (const auto& test : cases) {
+    Outcome outcome = crosvm(test.arguments);
+    EXPECT_EQ(outcome.status, 35) << test.message;
+    EXPECT_THAT(outcome.err, HasSubstr(std::string("arg parsing failed: "))) << test.message;
+    EXPECT_THAT(outcome.err, HasSubstr(test.message));
+    EXPECT_THAT(outcome.out, IsEmpty()) << test.message;
+    EXPECT_FALSE(outcome.config) << test.message;
+  }
+}
+
+TEST(CliTest, ImpossibleVmsExitWith1AndSayWhyRaw) {
+  struct {
+    std::vector<const char*> arguments;
+    const char* line;
+  } cases[] = {
+      {{"run"}, "no kernel to boot; give the path of a bzImage or an ELF vmlinux\n"},
+      {{"run", "-m", "0", "k"}, "--mem 0: a VM without memory"},
+      {{"run", "-m", "0xffffffffffffffff", "k"},
+       "--mem 18446744073709551615: more MiB than 64 bits"},
+      {{"run", "-c", "0", "k"}, "--cpus 0: a VM without vCPUs"},
+      {{"run", "--serial", "num=1", "--serial", "num=1", "k"},
+       "serial port serial 1 is given twice"},
+      {{"run", "--hypervisor", "kvm", "--kvm-device", "/dev/kvm", "k"},
+       "--hypervisor and --kvm-device cannot both be given"},
+  };
+  for (const auto& test : cases) {
+    Outcome outcome = crosvm(test.arguments);
+    EXPECT_EQ(outcome.status, 1) << test.line;
+    // Raw at the start of a line, and in the last record of the log.
+    EXPECT_THAT("\n" + outcome.err, HasSubstr(std::string("\n") + test.line));
+    EXPECT_THAT(outcome.err, HasSubstr(std::string("exiting with error 1: ") + test.line));
+    EXPECT_FALSE(outcome.config) << test.line;
+  }
+}
+
+TEST(CliTest, TheVmsEndIsTheStatusWhenAsked) {
+  std::pair<ExitState, int> cases[] = {{ExitState::kStop, 0},
+                                       {ExitState::kReset, 32},
+                                       {ExitState::kCrash, 33},
+                                       {ExitState::kGuestPanic, 34},
+                                       {ExitState::kWatchdog, 36}};
+  for (auto [state, status] : cases) {
+    EXPECT_EQ(crosvm({"--extended-status", "run", "k"}, state).status, status);
+    EXPECT_EQ(crosvm({"run", "k"}, state).status, 0);
+  }
+  Outcome failed = crosvm({"--extended-status", "run", "k"}, fail(Error::invalid("no /dev/kvm")));
+  EXPECT_EQ(failed.status, 1);
+  EXPECT_THAT(failed.err, HasSubstr("exiting with error 1: no /dev/kvm"));
+}
+
+TEST(CliTest, TheLastRecordSaysHowItEnded) {
+  EXPECT_THAT(crosvm({"run", "k"}, ExitState::kReset).err, HasSubstr("exiting with reset"));
+  EXPECT_THAT(crosvm({"version"}).err, HasSubstr("exiting with success"));
+  EXPECT_THAT(crosvm({"--log-level", "off", "version"}).err, IsEmpty());
+}
+
+TEST(CliTest, ClientsFailWith1WithoutAVm) {
+  for (const char* name : {"stop", "powerbtn", "sleepbtn"}) {
+    Outcome outcome = crosvm({name, "/nonexistent/vm.sock"});
+    EXPECT_EQ(outcome.status, 1) << name;
+    EXPECT_THAT(outcome.err, HasSubstr("/nonexistent/vm.sock")) << name;
+    EXPECT_THAT(outcome.err, HasSubstr(std::string(name) + " subcommand failed"));
+    EXPECT_THAT(outcome.out, IsEmpty()) << name;
+  }
+}
+
+// Standard output.
+
+TEST(CliTest, HelpGoesToStdout) {
+  Outcome run = crosvm({"run", "--help"});
+  EXPECT_EQ(run.status, 0);
+  EXPECT_THAT(run.out, StartsWith("Usage: crosvm run <options> KERNEL\n"));
+  EXPECT_THAT(run.out, HasSubstr("-m, --mem KEY=VALUE"));
+  EXPECT_THAT(run.out, HasSubstr("not supported by this build yet:\n  --bios"));
+  EXPECT_THAT(run.out, Not(HasSubstr("--log-file")));
+  EXPECT_EQ(crosvm({"help", "run"}).out, run.out);
+  EXPECT_EQ(crosvm({"run", "-h"}).out, run.out);
+  EXPECT_THAT(crosvm({"--help"}).out, HasSubstr("powerbtn"));
+  EXPECT_THAT(crosvm({"gpu", "set-mouse-mode", "help"}).out,
+              StartsWith("Usage: crosvm gpu set-mouse-mode [<options>] VM_SOCKET\n"));
+}
+
+TEST(CliTest, AMistakeBeforeHelpWins) {
+  EXPECT_EQ(crosvm({"run", "-m", "2G", "--help"}).status, 35);
+  EXPECT_EQ(crosvm({"run", "--block", "a.img", "--help"}).status, 0);
+}
+
+TEST(CliTest, VersionIsOneLine) {
+  EXPECT_THAT(crosvm({"version"}).out, StartsWith("crosvm 0.1.0"));
+}
+
+TEST(CliTest, DocumentsAreMadeFromTheTable) {
+  std::string options = crosvm({"--print-options-md"}).out;
+  EXPECT_THAT(options, HasSubstr("| `-c, --cpus KEY=VALUE,…` | yes |"));
+  EXPECT_THAT(options, HasSubstr("| `-b, --block KEY=VALUE,…` | not yet |"));
+  EXPECT_THAT(options, HasSubstr("## crosvm gpu set-mouse-mode VM_SOCKET"));
+  EXPECT_THAT(crosvm({"--print-man"}).out, HasSubstr(".B \\-m, \\-\\-mem KEY=VALUE,...\n"));
+  std::string completion = crosvm({"--print-completion"}).out;
+  EXPECT_THAT(completion, HasSubstr("--kernel-entry"));
+  EXPECT_THAT(completion, Not(HasSubstr("--block")));
+}
+
+// What run makes of its options.
+
+TEST(CliTest, RunDescribesTheVm) {
+  Config config =
+      config_of({"bzImage",  "-m",           "0x200",      "-c",          "num-cores=2",
+                 "-i",       "initrd.img",   "-p",         "quiet",       "-pinit=/bin/sh",
+                 "--socket", "/run/vm",      "--name",     "vm",          "--acpi-table",
+                 "a.aml",    "--acpi-table", "b.aml",      "--hugepages", "--lock-guest-memory",
+                 "--s2idle", "--no-smt",     "--no-i8042", "--no-rtc",    "--kernel-entry",
+                 "pvh",      "--nested",     "mode=off"});
+  EXPECT_EQ(config.kernel, "bzImage");
+  EXPECT_EQ(config.memory_mib, 512u);
+  EXPECT_EQ(config.vcpus, 2u);
+  EXPECT_EQ(config.initrd, "initrd.img");
+  EXPECT_THAT(config.params, ElementsAre("quiet", "init=/bin/sh"));
+  EXPECT_EQ(config.socket, "/run/vm");
+  EXPECT_EQ(config.name, "vm");
+  EXPECT_THAT(config.acpi_tables, ElementsAre("a.aml", "b.aml"));
+  EXPECT_TRUE(config.hugepages && config.lock_guest_memory && config.s2idle);
+  EXPECT_FALSE(config.smt || config.i8042 || config.rtc);
+  EXPECT_EQ(config.kernel_entry, KernelEntry::kPvh);
+  EXPECT_EQ(config.nested, NestedMode::kOff);
+}
+
+TEST(CliTest, RunHasDefaults) {
+  Config config = config_of({"bzImage"});
+  EXPECT_EQ(config.memory_mib, 256u);
+  EXPECT_EQ(config.vcpus, 1u);
+  EXPECT_EQ(config.serial.size(), 4u);
+  EXPECT_TRUE(config.smt && config.i8042 && config.rtc);
+  EXPECT_EQ(config.kvm_device, "/dev/kvm");
+  EXPECT_EQ(config.kernel_entry, KernelEntry::kAuto);
+  EXPECT_EQ(config.nested, NestedMode::kAuto);
+  EXPECT_FALSE(config.initrd || config.socket || config.name || config.smbios.uuid);
+}
+
+TEST(CliTest, TheKvmDeviceHasTwoSpellings) {
+  EXPECT_EQ(config_of({"k", "--hypervisor", "kvm[device=/dev/k]"}).kvm_device, "/dev/k");
+  EXPECT_EQ(config_of({"k", "--hypervisor", "kvm"}).kvm_device, "/dev/kvm");
+  EXPECT_EQ(config_of({"k", "--kvm-device", "/dev/k2"}).kvm_device, "/dev/k2");
+}
+
+TEST(CliTest, SmbiosStringsComeFromBothOptions) {
+  Config config = config_of({"k", "--oem-strings", "c,d", "--smbios",
+                             "vendor,manufacturer=me,serial-number=7,oem-strings=[a,'b c'],"
+                             "uuid=00112233-4455-6677-8899-aAbBcCdDeEfF"});
+  EXPECT_EQ(config.smbios.bios_vendor, "vendor");
+  EXPECT_EQ(config.smbios.manufacturer, "me");
+  EXPECT_EQ(config.smbios.serial_number, "7");
+  EXPECT_FALSE(config.smbios.product_name);
+  EXPECT_THAT(config.smbios.oem_strings, ElementsAre("a", "b c", "c,d"));
+  ASSERT_TRUE(config.smbios.uuid);
+  EXPECT_THAT(*config.smbios.uuid, ElementsAre(0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88,
+                                               0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff));
+}
+
+TEST(CliTest, SwitchesForDevicesThatDoNotExistAreHarmless) {
+  config_of({"k", "--no-balloon", "--no-rng", "--no-usb", "--disable-sandbox", "--irqchip",
+             "kernel", "-u", "--no-wl", "--wayland-dmabuf"});
+}
+
+TEST(CliTest, OldSpellingsWarnAndWork) {
+  Outcome outcome = crosvm({"run", "--no-legacy", "k"});
+  EXPECT_EQ(outcome.status, 0);
+  ASSERT_TRUE(outcome.config);
+  EXPECT_FALSE(outcome.config->i8042 || outcome.config->rtc);
+  EXPECT_THAT(outcome.err, HasSubstr("--no-legacy is deprecated; use --no-i8042 --no-rtc"));
+}
+
+}  // namespace
+}  // namespace crosvm

@@ -1,0 +1,243 @@
+#include "cli/run_command.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "base/format.h"
+#include "base/key_value.h"
+#include "cli/serial_options.h"
+
+namespace crosvm {
+
+static constexpr std::array<KvName<NestedMode>, 3> kv_names(NestedMode) {
+  return {{{"off", NestedMode::kOff}, {"auto", NestedMode::kAuto}, {"on", NestedMode::kOn}}};
+}
+
+static constexpr std::array<KvName<KernelEntry>, 3> kv_names(KernelEntry) {
+  return {
+      {{"auto", KernelEntry::kAuto}, {"linux", KernelEntry::kLinux}, {"pvh", KernelEntry::kPvh}}};
+}
+
+namespace {
+
+/// A key that is known and refused: reading it is the error.
+struct UnbuiltKey {
+  std::string_view name;
+};
+Result<void> read_kv(const KvValue&, UnbuiltKey& key) {
+  return fail(Error::invalid(format_text("{} is not supported by this build yet", key.name)));
+}
+
+/// A 128-bit UUID, "12345678-9abc-def0-1234-56789abcdef0" or without the dashes.
+struct Uuid {
+  std::array<uint8_t, 16> bytes = {};
+};
+Result<void> read_kv(const KvValue& value, Uuid& uuid) {
+  std::string text;
+  TRY(value.read(text));
+  bool dashed = text.size() == 36;
+  size_t digits = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    bool is_dash = dashed && (i == 8 || i == 13 || i == 18 || i == 23);
+    int digit = text[i] >= '0' && text[i] <= '9'   ? text[i] - '0'
+                : text[i] >= 'a' && text[i] <= 'f' ? text[i] - 'a' + 10
+                : text[i] >= 'A' && text[i] <= 'F' ? text[i] - 'A' + 10
+                                                   : -1;
+    bool good = is_dash ? text[i] == '-' : digit >= 0 && digits < 32;
+    if (!good) digits = 33;
+    if (!good) break;
+    if (is_dash) continue;
+    uuid.bytes[digits / 2] = static_cast<uint8_t>(uuid.bytes[digits / 2] << 4 | digit);
+    ++digits;
+  }
+  if (digits == 32) return {};
+  return fail(value.error(
+      format_text("`{}` is not a UUID like 01234567-89ab-cdef-0123-456789abcdef", text)));
+}
+
+Result<void> take_cpus(RunOptions& options, std::string_view value) {
+  size_t boot_cpu = 0;  // has an effect on aarch64 only
+  UnbuiltKey clusters{"clusters"}, core_types{"core-types"}, freq_domains{"freq-domains"},
+      mte{"mte"}, sve{"sve"};
+  return read_key_values(
+      value, {kv_key("num-cores", options.config.vcpus), kv_key("clusters", clusters),
+              kv_key("core-types", core_types), kv_key("boot-cpu", boot_cpu),
+              kv_key("freq-domains", freq_domains), kv_key("mte", mte), kv_key("sve", sve)});
+}
+
+Result<void> take_mem(RunOptions& options, std::string_view value) {
+  return read_key_values(value, {kv_key("size", options.config.memory_mib)});
+}
+
+Result<void> take_serial(RunOptions& options, std::string_view value) {
+  options.config.serial.push_back(TRY(parse_serial(value)));
+  return {};
+}
+
+Result<void> take_hypervisor(RunOptions& options, std::string_view value) {
+  static constexpr std::array<std::string_view, 1> kNames = {"kvm"};
+  KeyValues values = TRY(KeyValues::parse(value));
+  KvValue hypervisor = TRY(values.as_enum());
+  TRY(hypervisor.variant(kNames));
+  options.hypervisor_device = options.config.kvm_device;
+  return hypervisor.read_variant_fields({kv_key("device", *options.hypervisor_device)});
+}
+
+Result<void> take_irqchip(RunOptions&, std::string_view value) {
+  static constexpr std::array<std::string_view, 3> kNames = {"kernel", "split", "userspace"};
+  KeyValues values = TRY(KeyValues::parse(value));
+  KvValue irqchip = TRY(values.as_enum());
+  size_t index = TRY(irqchip.variant(kNames));
+  TRY(irqchip.expect_plain());
+  if (index == 0) return {};
+  return fail(Error::invalid(
+      format_text("{} is not supported by this build yet; use kernel", kNames[index])));
+}
+
+Result<void> take_nested(RunOptions& options, std::string_view value) {
+  return read_key_values(value, {kv_key("mode", options.config.nested)});
+}
+
+Result<void> take_kernel_entry(RunOptions& options, std::string_view value) {
+  KeyValues values = TRY(KeyValues::parse(value));
+  return TRY(values.as_enum()).read(options.config.kernel_entry);
+}
+
+Result<void> take_smbios(RunOptions& options, std::string_view value) {
+  SmbiosIdentity& smbios = options.config.smbios;
+  std::optional<Uuid> uuid;
+  TRY(read_key_values(
+      value,
+      {kv_key("bios-vendor", smbios.bios_vendor), kv_key("bios-version", smbios.bios_version),
+       kv_key("manufacturer", smbios.manufacturer), kv_key("product-name", smbios.product_name),
+       kv_key("serial-number", smbios.serial_number), kv_key("uuid", uuid),
+       kv_key("oem-strings", smbios.oem_strings)}));
+  if (uuid) smbios.uuid = uuid->bytes;
+  return {};
+}
+
+/// What reads the value of an option. The table says which options there are; this, what they do.
+struct Reader {
+  std::string_view name;
+  Result<void> (*take)(RunOptions& options, std::string_view value);
+};
+
+/// Stores the text in a member of RunOptions or Config.
+template <auto kMember>
+Result<void> store(RunOptions& options, std::string_view value) {
+  if constexpr (requires { options.*kMember; }) {
+    options.*kMember = std::string(value);
+  } else {
+    options.config.*kMember = std::string(value);
+  }
+  return {};
+}
+template <auto kMember>
+Result<void> append(RunOptions& options, std::string_view value) {
+  if constexpr (requires { options.*kMember; }) {
+    (options.*kMember).emplace_back(value);
+  } else {
+    (options.config.*kMember).emplace_back(value);
+  }
+  return {};
+}
+template <bool Config::* kMember, bool kTo>
+Result<void> set(RunOptions& options, std::string_view) {
+  options.config.*kMember = kTo;
+  return {};
+}
+/// For switches that ask for what this build always does: it has no such device.
+Result<void> nothing_to_do(RunOptions&, std::string_view) { return {}; }
+
+Result<void> take_no_legacy(RunOptions& options, std::string_view) {
+  options.config.i8042 = false;
+  options.config.rtc = false;
+  return {};
+}
+
+constexpr Reader kReaders[] = {
+    {"acpi-table", append<&Config::acpi_tables>},
+    {"cpus", take_cpus},
+    {"disable-sandbox", nothing_to_do},
+    {"hugepages", set<&Config::hugepages, true>},
+    {"hypervisor", take_hypervisor},
+    {"initrd", store<&Config::initrd>},
+    {"irqchip", take_irqchip},
+    {"kernel-entry", take_kernel_entry},
+    {"kvm-device", store<&RunOptions::kvm_device>},
+    {"lock-guest-memory", set<&Config::lock_guest_memory, true>},
+    {"mem", take_mem},
+    {"name", store<&Config::name>},
+    {"nested", take_nested},
+    {"no-balloon", nothing_to_do},
+    {"no-i8042", set<&Config::i8042, false>},
+    {"no-legacy", take_no_legacy},
+    {"no-rng", nothing_to_do},
+    {"no-rtc", set<&Config::rtc, false>},
+    {"no-smt", set<&Config::smt, false>},
+    {"no-usb", nothing_to_do},
+    {"oem-strings", append<&RunOptions::oem_strings>},
+    {"params", append<&Config::params>},
+    {"s2idle", set<&Config::s2idle, true>},
+    {"serial", take_serial},
+    {"smbios", take_smbios},
+    {"socket", store<&Config::socket>},
+    {"syslog-tag", store<&RunOptions::syslog_tag>},
+};
+
+const Reader* find_reader(std::string_view name) {
+  auto found = std::ranges::find(kReaders, name, &Reader::name);
+  return found == std::end(kReaders) ? nullptr : &*found;
+}
+
+Result<void> check_sizes(const Config& config) {
+  constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max() >> 20;
+  if (config.memory_mib == 0) {
+    return fail(Error::invalid("--mem 0: a VM without memory cannot run; give a size in MiB"));
+  }
+  if (config.memory_mib > kMost) {
+    return fail(Error::invalid(
+        format_text("--mem {}: more MiB than 64 bits can count in bytes", config.memory_mib)));
+  }
+  if (config.vcpus == 0) {
+    return fail(Error::invalid("--cpus 0: a VM without vCPUs cannot run; give 1 or more"));
+  }
+  return {};
+}
+
+}  // namespace
+
+bool is_run_option_read(std::string_view name) { return find_reader(name) != nullptr; }
+
+Result<RunOptions> read_run_options(const CommandLine& line) {
+  RunOptions options;
+  for (const GivenOption& given : line.options()) {
+    const Reader* reader = find_reader(given.option->name);
+    if (!reader) continue;  // refused, or ignored by the table's own word
+    if (auto taken = reader->take(options, given.value); !taken) {
+      return fail(given.error(taken.error().what()));
+    }
+  }
+  if (!line.positionals.empty()) options.config.kernel = line.positionals.front();
+  return options;
+}
+
+Result<Config> make_config(RunOptions options) {
+  Config config = std::move(options.config);
+  if (options.hypervisor_device && options.kvm_device) {
+    return fail(Error::invalid(
+        "--hypervisor and --kvm-device cannot both be given; use --hypervisor kvm[device=PATH]"));
+  }
+  if (options.hypervisor_device) config.kvm_device = *std::move(options.hypervisor_device);
+  if (options.kvm_device) config.kvm_device = *std::move(options.kvm_device);
+  TRY(complete_serial(config.serial));
+  if (config.kernel.empty()) {
+    return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));
+  }
+  TRY(check_sizes(config));
+  std::ranges::move(options.oem_strings, std::back_inserter(config.smbios.oem_strings));
+  return config;
+}
+
+}  // namespace crosvm
