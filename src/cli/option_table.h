@@ -47,20 +47,25 @@ struct Option {
 
   constexpr Option(std::string_view name, ValueKind kind, std::string_view help)
       : name(name), kind(kind), help(help) {}
-  constexpr Option letter(char letter) const { return with(&Option::short_name, letter); }
-  constexpr Option built() const { return with(&Option::support, Support::kBuilt); }
-  constexpr Option ignored() const { return with(&Option::support, Support::kIgnored); }
-  constexpr Option many() const { return with(&Option::repeatable, true); }
-  constexpr Option require() const { return with(&Option::required, true); }
-  constexpr Option hide() const { return with(&Option::hidden, true); }
-  constexpr Option value_optional() const { return with(&Option::optional_value, true); }
-  constexpr Option value(std::string_view name) const { return with(&Option::value_name, name); }
-  constexpr Option use(std::string_view other) const { return with(&Option::instead, other); }
-  constexpr Option only(std::string_view where) const {
-    return with(&Option::availability, where).with(&Option::support, Support::kElsewhere);
+  constexpr Option& letter(char letter) { return short_name = letter, *this; }
+  constexpr Option& built() { return support = Support::kBuilt, *this; }
+  constexpr Option& ignored() { return support = Support::kIgnored, *this; }
+  constexpr Option& many() { return repeatable = true, *this; }
+  constexpr Option& require() { return required = true, *this; }
+  constexpr Option& hide() { return hidden = true, *this; }
+  constexpr Option& value_optional() { return optional_value = true, *this; }
+  constexpr Option& value(std::string_view name) { return value_name = name, *this; }
+  constexpr Option& use(std::string_view other) { return instead = other, *this; }
+  constexpr Option& only(std::string_view where) {
+    availability = where;
+    support = Support::kElsewhere;
+    return *this;
   }
-  constexpr Option removed(std::string_view use_instead) const {
-    return with(&Option::instead, use_instead).with(&Option::support, Support::kRemoved).hide();
+  constexpr Option& removed(std::string_view use_instead) {
+    instead = use_instead;
+    support = Support::kRemoved;
+    hidden = true;
+    return *this;
   }
 
   bool takes_value() const { return kind != ValueKind::kSwitch; }
@@ -70,14 +75,6 @@ struct Option {
   /// Why this build refuses the option, which was spelled so, as a sentence; empty when it does
   /// not.
   std::string refusal(std::string_view spelling) const;
-
- private:
-  template <class T>
-  constexpr Option with(T Option::* member, T value) const {
-    Option copy = *this;
-    copy.*member = value;
-    return copy;
-  }
 };
 
 struct OptionGroup {
