@@ -106,7 +106,8 @@ Result<int> EventLoop::State::wait_for_events(int timeout_ms,
 void EventLoop::State::run_watches(std::span<const epoll_event> events) {
   for (const epoll_event& event : events) {
     if (stopping) return;  // level-triggered: what is left comes again
-    auto found = watches.find(event.data.u64);
+    const WatchId id = event.data.u64;  // a copy: epoll_event is packed
+    auto found = watches.find(id);
     if (found == watches.end()) continue;
     std::shared_ptr<Watch> watch = found->second;
     watch->ready(event.events);

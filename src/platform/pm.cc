@@ -90,8 +90,8 @@ struct Pm::State {
   }
 
   uint16_t pm1_register(uint64_t base) const {
-    if (base == kStatus) return pm1_status;
-    return base == kEnable ? pm1_enable : pm1_control;
+    if (base == kControl) return pm1_control;
+    return base == kEnable ? pm1_enable : pm1_status;
   }
 
   void write_pm1(uint64_t offset, std::span<const std::byte> data);
