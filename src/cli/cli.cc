@@ -1,6 +1,9 @@
 #include "cli/cli.h"
 
+#include <charconv>
 #include <cstdio>
+#include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -106,7 +109,33 @@ int print_version() {
   return succeed();
 }
 
-std::string vm_socket(const CommandLine& line) { return std::string(line.positionals.back()); }
+/// A plain integer argument (cli.md 1.1.2): decimal digits, perhaps after a `+`.
+Result<uint32_t> positional_number(const CommandLine& line, size_t index) {
+  std::string_view text = line.positionals[index];
+  std::string_view digits = text.starts_with('+') ? text.substr(1) : text;
+  uint32_t number = 0;
+  const char* end = digits.data() + digits.size();
+  auto [stopped, code] = std::from_chars(digits.data(), end, number);
+  if (code == std::errc() && stopped == end) return number;
+  return fail(Error::invalid(format_text(
+      "Error parsing positional argument '{}' with value '{}': not a decimal number "
+      "from 0 to {}",
+      line.command().positionals[index].name, text, std::numeric_limits<uint32_t>::max())));
+}
+
+/// What a control subcommand asks of the VM; none for the other subcommands.
+Result<std::optional<control::Request>> control_request(const CommandLine& line) {
+  std::string_view name = line.command().name;
+  if (name == "stop") return control::Exit();
+  if (name == "powerbtn") return control::Powerbtn();
+  if (name == "sleepbtn") return control::Sleepbtn();
+  if (name == "suspend") return control::SuspendVcpus();
+  if (name == "resume") return control::ResumeVcpus();
+  if (name == "gpe") {
+    return control::Gpe{.gpe = TRY(positional_number(line, 0)), .clear_evt = std::nullopt};
+  }
+  return std::nullopt;
+}
 
 int dispatch(const CommandLine& line, RunOptions options, const Globals& globals,
              const RunVm& run_vm) {
@@ -114,14 +143,11 @@ int dispatch(const CommandLine& line, RunOptions options, const Globals& globals
   if (name == "run") return run(std::move(options), globals, run_vm);
   if (name == "version") return print_version();
   if (name == "doctor") return run_doctor({.json = !line.options().empty()}, stdout);
-  if (name == "stop") {
-    return control::run_simple_client(name, vm_socket(line), control::Exit());
-  }
-  if (name == "powerbtn") {
-    return control::run_simple_client(name, vm_socket(line), control::Powerbtn());
-  }
-  if (name == "sleepbtn") {
-    return control::run_simple_client(name, vm_socket(line), control::Sleepbtn());
+  auto request = control_request(line);
+  if (!request) return refuse(request.error());
+  if (*request) {
+    std::string vm_socket(line.positionals.back());
+    return control::run_simple_client(name, vm_socket, **std::move(request));
   }
   return refuse(
       Error::invalid(format_text("`crosvm {}` is not supported by this build yet", name)));

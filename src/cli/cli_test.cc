@@ -76,6 +76,10 @@ TEST(CliTest, ArgumentMistakesExitWith35) {
       {{"run", "--cfg", "a", "k"}, "--cfg no longer exists"},
       {{"stop"}, "Required positional arguments not provided: VM_SOCKET"},
       {{"stop", "a", "b"}, "Unrecognized argument: b"},
+      {{"gpe", "1x", "s"},
+       "Error parsing positional argument 'GPE' with value '1x': not a decimal"},
+      {{"gpe", "4294967296", "s"}, "'GPE' with value '4294967296'"},
+      {{"suspend", "--full", "s"}, "--full is not supported by this build yet"},
       {{"disk"}, "One of the following subcommands must be present: help, resize"},
       {{"balloon", "1", "s"}, "`crosvm balloon` is not supported by this build yet"},
       {{"--log-level", "loud", "version"}, "Error parsing option '--log-level' with value 'loud'"},
@@ -136,8 +140,14 @@ TEST(CliTest, TheLastRecordSaysHowItEnded) {
   EXPECT_THAT(crosvm({"--log-level", "off", "version"}).err, IsEmpty());
 }
 
+TEST(CliTest, NumbersOfControlSubcommandsAreRead) {
+  Outcome outcome = crosvm({"gpe", "+7", "/nonexistent/vm.sock"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("gpe subcommand failed"));
+}
+
 TEST(CliTest, ClientsFailWith1WithoutAVm) {
-  for (const char* name : {"stop", "powerbtn", "sleepbtn"}) {
+  for (const char* name : {"stop", "powerbtn", "sleepbtn", "suspend", "resume"}) {
     Outcome outcome = crosvm({name, "/nonexistent/vm.sock"});
     EXPECT_EQ(outcome.status, 1) << name;
     EXPECT_THAT(outcome.err, HasSubstr("/nonexistent/vm.sock")) << name;

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <set>
+#include <sstream>
 #include <string>
 
 #include "cli/help.h"
@@ -409,6 +411,27 @@ TEST(OptionTableTest, RefusalsSayWhy) {
   EXPECT_EQ(run->find_option("log-file")->refusal("--log-file"), "--log-file is for Windows only");
   EXPECT_EQ(run->find_option("dmi")->refusal("--dmi"), "--dmi no longer exists; use --smbios");
   EXPECT_EQ(run->find_option("mem")->refusal("-m"), "");
+}
+
+// docs/compatibility/rows.tsv: id, area, title, status, note.
+TEST(OptionTableTest, RowsMarkedDoneAreBuilt) {
+  std::ifstream rows(CROSVM_SOURCE_DIR "/docs/compatibility/rows.tsv");
+  size_t options = 0;
+  for (std::string line; std::getline(rows, line);) {
+    std::istringstream row(line);
+    std::string id, area, title, status;
+    std::getline(row, id, '\t');
+    std::getline(row, area, '\t');
+    std::getline(row, title, '\t');
+    std::getline(row, status, '\t');
+    if (!id.starts_with('F') || !title.starts_with("--")) continue;
+    ++options;
+    std::string name = title.substr(2, title.find(' ') - 2);
+    const Option* option = find_command("run")->find_option(name);
+    ASSERT_TRUE(option) << name;
+    if (status == "done") EXPECT_EQ(option->support, Support::kBuilt) << name;
+  }
+  EXPECT_EQ(options, std::size(kRunOptions));
 }
 
 TEST(HelpTest, WrapsAtWords) {
