@@ -429,7 +429,9 @@ TEST(OptionTableTest, RowsMarkedDoneAreBuilt) {
     std::string name = title.substr(2, title.find(' ') - 2);
     const Option* option = find_command("run")->find_option(name);
     ASSERT_TRUE(option) << name;
-    if (status == "done") EXPECT_EQ(option->support, Support::kBuilt) << name;
+    if (status == "done") {
+      EXPECT_EQ(option->support, Support::kBuilt) << name;
+    }
   }
   EXPECT_EQ(options, std::size(kRunOptions));
 }
