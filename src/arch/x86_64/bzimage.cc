@@ -45,7 +45,7 @@ Result<setup_header> read_header(const BootFile& file, uint64_t size) {
 /// preferred address rounded up to the alignment.
 Result<uint64_t> unpack_end(const BootFile& file, const setup_header& header) {
   if (header.init_size == 0) return uint64_t{0};
-  const uint64_t start = std::max<uint64_t>(kUnpackAlignment, header.pref_address);
+  const uint64_t start = std::max(kUnpackAlignment, uint64_t{header.pref_address});
   if (start > kFourGiB.value) {
     return fail(kernel_error(file, format_text("wants to be unpacked at {:#x}, above 4 GiB", start),
                              kCopyAgain));

@@ -25,7 +25,7 @@ TEST(BzImage, ProtectedModeCodeLandsAtTwoMegabytes) {
   EXPECT_EQ(machine.byte_at(0x200000), std::to_integer<uint8_t>(file[40 * 512]));
   EXPECT_EQ(machine.byte_at(0x200FFF), std::to_integer<uint8_t>(file.back()));
   EXPECT_EQ(machine.byte_at(0x201000), 0);
-  EXPECT_EQ(image->header.initrd_addr_max, 0x7FFFFFFFu);
+  EXPECT_EQ(+image->header.initrd_addr_max, 0x7FFFFFFFu);
 }
 
 TEST(BzImage, ThirtyTwoBitEntry) {

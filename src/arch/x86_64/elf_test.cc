@@ -26,7 +26,7 @@ TEST(Elf, LoadsAllSegmentsAtTheirPhysicalAddresses) {
   EXPECT_EQ(machine.byte_at(0x10000FF), 0xAB);
   EXPECT_EQ(machine.byte_at(0x1000100), 0);
   EXPECT_EQ(machine.byte_at(0x200001F), 0xCD);
-  EXPECT_EQ(image->header.cmdline_size, 2047u);
+  EXPECT_EQ(+image->header.cmdline_size, 2047u);
 }
 
 TEST(Elf, ThirtyTwoBitKernelIsEnteredInFlatMode) {

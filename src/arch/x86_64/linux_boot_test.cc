@@ -42,18 +42,18 @@ TEST(LinuxBoot, ZeroPageTellsTheKernelWhereThingsAre) {
   auto state = boot(machine, {});
   ASSERT_TRUE(state.has_value()) << state.error().what();
   const boot_params params = zero_page(machine);
-  EXPECT_EQ(params.hdr.type_of_loader, 0xFF);
-  EXPECT_EQ(params.hdr.boot_flag, 0xAA55);
-  EXPECT_EQ(params.hdr.header, 0x53726448u);
-  EXPECT_EQ(params.hdr.kernel_alignment, 0x1000000u);
-  EXPECT_EQ(params.hdr.cmd_line_ptr, 0x20000u);
-  EXPECT_EQ(params.hdr.version, 0x020F) << "the kernel's own header is passed on";
-  EXPECT_EQ(params.hdr.ramdisk_size, 0u);
-  EXPECT_EQ(params.e820_entries, 6);
+  EXPECT_EQ(+params.hdr.type_of_loader, 0xFF);
+  EXPECT_EQ(+params.hdr.boot_flag, 0xAA55);
+  EXPECT_EQ(+params.hdr.header, 0x53726448u);
+  EXPECT_EQ(+params.hdr.kernel_alignment, 0x1000000u);
+  EXPECT_EQ(+params.hdr.cmd_line_ptr, 0x20000u);
+  EXPECT_EQ(+params.hdr.version, 0x020F) << "the kernel's own header is passed on";
+  EXPECT_EQ(+params.hdr.ramdisk_size, 0u);
+  EXPECT_EQ(+params.e820_entries, 6);
   const boot_e820_entry ram = params.e820_table[2];
-  EXPECT_EQ(ram.addr, 0x100000u);
-  EXPECT_EQ(ram.size, 255 * kMiB);
-  EXPECT_EQ(ram.type, 1u);
+  EXPECT_EQ(+ram.addr, 0x100000u);
+  EXPECT_EQ(+ram.size, 255 * kMiB);
+  EXPECT_EQ(+ram.type, 1u);
   EXPECT_EQ(state->registers.rip, 0x200200u);
   EXPECT_EQ(state->registers.rsi, 0x7000u);
   EXPECT_EQ(state->registers.rsp, 0x8000u);
@@ -91,8 +91,8 @@ TEST(LinuxBoot, InitrdGoesToTheTopOfMemory) {
   ASSERT_TRUE(state.has_value()) << state.error().what();
   EXPECT_EQ(*state->initrd, (AddressRange{GuestAddress{256 * kMiB - 0x2000}, 5000}));
   const boot_params params = zero_page(machine);
-  EXPECT_EQ(params.hdr.ramdisk_image, 256 * kMiB - 0x2000);
-  EXPECT_EQ(params.hdr.ramdisk_size, 5000u);
+  EXPECT_EQ(+params.hdr.ramdisk_image, 256 * kMiB - 0x2000);
+  EXPECT_EQ(+params.hdr.ramdisk_size, 5000u);
   EXPECT_EQ(machine.byte_at(256 * kMiB - 0x2000 + 4999), 0x77);
 }
 
@@ -102,8 +102,8 @@ TEST(LinuxBoot, InitrdAboveFourGigabytesWhenTheKernelCan) {
   auto state = boot(machine, {.initrd = initrd});
   ASSERT_TRUE(state.has_value()) << state.error().what();
   EXPECT_EQ(state->initrd->start.value, 0x1AFFFF000u);
-  EXPECT_EQ(zero_page(machine).hdr.ramdisk_image, 0xAFFFF000u);
-  EXPECT_EQ(zero_page(machine).ext_ramdisk_image, 1u);
+  EXPECT_EQ(+zero_page(machine).hdr.ramdisk_image, 0xAFFFF000u);
+  EXPECT_EQ(+zero_page(machine).ext_ramdisk_image, 1u);
 }
 
 TEST(LinuxBoot, InitrdStaysBelowTheKernelsLimit) {
