@@ -12,7 +12,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "hypervisor/kvm/kvm.h"
-#include "memory/host_memory.h"
+#include "hypervisor/x86_64/irq_routes.h"
 #include "pci/pci_config_access.h"
 #include "pci/pvpanic.h"
 #include "platform/cmos.h"
@@ -74,6 +74,7 @@ Result<std::unique_ptr<Machine>> MachineX86::build(const Config& config, EventLo
   std::unique_ptr<MachineX86> machine(new MachineX86(config, loop, std::move(events)));
   BootFiles files = TRY(open_boot_files(config));
   machine->stop_event_ = TRY(make_eventfd());
+  TRY(machine->read_user_acpi());
   TRY(machine->create_memory());
   TRY(machine->create_vm());
   TRY(machine->add_pci());
@@ -87,9 +88,22 @@ Result<std::unique_ptr<Machine>> MachineX86::build(const Config& config, EventLo
   return machine;
 }
 
+Result<void> MachineX86::read_user_acpi() {
+  std::vector<UserAcpiTable> tables;
+  for (const std::string& path : config_.acpi_tables) {
+    constexpr uint64_t kLargest = 1 << 20;
+    tables.push_back({.path = path, .bytes = TRY(read_user_file(path, "ACPI table", kLargest))});
+  }
+  user_acpi_ = TRY(sort_user_tables(std::move(tables)));
+  sci_gsi_ = user_acpi_.sci_gsi().value_or(kSciGsi);
+  if (sci_gsi_ < kIoapicPins) return {};
+  return fail(Error::invalid(
+      format_text("ACPI table {}: its SCI {} is no pin of the interrupt controller; it has {}",
+                  user_acpi_.fadt->path, sci_gsi_, kIoapicPins)));
+}
+
 Result<void> MachineX86::create_memory() {
   uint64_t bytes = config_.memory_mib * kMiB;
-  TRY(check_host_memory(bytes));
   layout_ = TRY(
       plan_memory({.ram_bytes = bytes, .host_physical_bits = physical_address_bits(host_cpuid)}));
   memory_ = TRY(GuestMemory::create(
@@ -155,7 +169,7 @@ Result<void> MachineX86::add_serial_ports() {
 Result<void> MachineX86::add_power_management() {
   Fd trigger = TRY(make_eventfd());
   Fd resample = TRY(make_eventfd());
-  TRY(vm_->register_irqfd(kSciGsi, trigger, &resample));
+  TRY(vm_->register_irqfd(sci_gsi_, trigger, &resample));
   PmActions actions{
       .suspend = [this] { vcpus_.request_suspend(); },
       .resume =
@@ -207,12 +221,6 @@ Result<void> MachineX86::load_guest(const BootFiles& files) {
 }
 
 Result<void> MachineX86::write_firmware_tables() {
-  std::vector<UserAcpiTable> user_tables;
-  for (const std::string& path : config_.acpi_tables) {
-    constexpr uint64_t kLargest = 1 << 20;
-    user_tables.push_back(
-        {.path = path, .bytes = TRY(read_user_file(path, "ACPI table", kLargest))});
-  }
   AcpiPci pci{
       .ecam = {layout_.ecam.start, layout_.ecam.size},
       .mmio = {{layout_.low_mmio.start, layout_.ecam.start.value - layout_.low_mmio.start.value},
@@ -228,17 +236,19 @@ Result<void> MachineX86::write_firmware_tables() {
   AcpiConfig acpi{.vcpus = config_.vcpus,
                   .apic_ids = {},
                   .pm_base = kPmBase,
-                  .sci_gsi = kSciGsi,
+                  .sci_gsi = static_cast<uint16_t>(sci_gsi_),
                   .low_power_s0 = config_.s2idle,
                   .pci = std::move(pci),
-                  .user = TRY(sort_user_tables(std::move(user_tables)))};
+                  .user = std::move(user_acpi_)};
   bool user_fadt = acpi.user.fadt.has_value();
   TRY(write_acpi(*memory_, kRsdp, kSmbios, acpi));
   TRY(write_smbios(*memory_, kSmbios, kHighMemory, smbios(config_.smbios)));
   if (user_fadt) return {};
-  return write_mptable(
-      *memory_, kMpTable, kMpFloatingPointer,
-      {.vcpus = config_.vcpus, .sci_gsi = kSciGsi, .last_pci_bus = last_bus, .pci_irqs = {}});
+  return write_mptable(*memory_, kMpTable, kMpFloatingPointer,
+                       {.vcpus = config_.vcpus,
+                        .sci_gsi = static_cast<uint16_t>(sci_gsi_),
+                        .last_pci_bus = last_bus,
+                        .pci_irqs = {}});
 }
 
 Result<void> MachineX86::create_vcpus() {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "arch/x86_64/acpi_user.h"
 #include "arch/x86_64/linux_boot.h"
 #include "arch/x86_64/memory_map.h"
 #include "hypervisor/x86_64/hypervisor.h"
@@ -39,6 +40,7 @@ class MachineX86 : public Machine {
   MachineX86(const Config& config, EventLoop& loop, MachineEvents events);
 
   // The steps of `build`, in order.
+  Result<void> read_user_acpi();
   Result<void> create_memory();
   Result<void> create_vm();
   Result<void> add_pci();
@@ -58,6 +60,9 @@ class MachineX86 : public Machine {
   EventLoop& loop_;
   MachineEvents events_;
   Fd stop_event_;
+
+  x86_64::UserAcpiTables user_acpi_;  // until the tables are written
+  uint32_t sci_gsi_ = 0;
 
   // In the order in which each needs the ones before it; destroyed in reverse.
   x86_64::MemoryLayout layout_;

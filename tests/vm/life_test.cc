@@ -30,6 +30,12 @@ TEST(LifeTest, RebootThroughTheKeyboardControllerIsAReset) {
   EXPECT_EQ(vm.wait_exit(), 32);
 }
 
+TEST(LifeTest, APanicIsReportedAndEndsWithItsOwnStatus) {
+  VmProcess vm(guest_arguments({}, run_word("echo c > /proc/sysrq-trigger")));
+  EXPECT_EQ(vm.wait_exit(), 34);
+  EXPECT_THAT(vm.errors(), HasSubstr("the guest reports a panic"));
+}
+
 TEST(LifeTest, TheOutputAndStatusOfACommandComeBack) {
   GuestResult guest = run_in_guest({.vcpus = 2}, "printf 'a\\nb'; exit 7");
   EXPECT_EQ(guest.output, "a\nb");
@@ -63,8 +69,9 @@ TEST(LifeTest, OnATerminalCtrlCGoesToTheGuestAndCtrlAXLeaves) {
   VmProcess vm(guest_arguments({}, "crosvm.test=shell"), VmProcess::Input::kTerminal);
   termios before{};
   ASSERT_TRUE(vm.wait_for("crosvm# "));
-  vm.send("sleep 1000\n");
-  ASSERT_TRUE(vm.wait_for("sleep 1000"));
+  // The answer comes when the line editor is done: from then on the guest's terminal makes signals.
+  vm.send("echo asleep-$((1 + 1)); sleep 1000\n");
+  ASSERT_TRUE(vm.wait_for("asleep-2"));
   vm.send("\x03");  // ends the guest's sleep, not the VM
   vm.send("echo still-$((1 + 1))-here\n");
   EXPECT_TRUE(vm.wait_for("still-2-here"));

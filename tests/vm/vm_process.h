@@ -29,6 +29,8 @@ class VmProcess {
   bool wait_for(std::string_view text, std::chrono::seconds timeout = std::chrono::seconds(120));
   void send(std::string_view text);
   void signal(int number);
+  /// Closes our end of what the child writes to stdout.
+  void close_output() { from_child_ = Fd(); }
   /// Waits for the end; the exit status, 128 + number for a signal, nothing on time-out.
   std::optional<int> wait_exit(std::chrono::seconds timeout = std::chrono::seconds(120));
 
