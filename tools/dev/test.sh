@@ -32,11 +32,19 @@ step() {
   say "$name took $((after - before)) s"
 }
 
+# built FLAVOUR: a tree that does not build ends the run there and then.
+built() {
+  "$root/tools/dev/build.sh" "--$1" && return
+  echo "failed build-$1: see the compiler's messages above" >> "$collected"
+  summary "$collected"
+  exit 1
+}
+
 # unit FLAVOUR [LABEL]: the unit tests of a tree.
 unit() {
   local out=$results/unit-$1
   mkdir -p "$out"
-  "$root/tools/dev/build.sh" "--$1" || return
+  built "$1"
   GTEST_OUTPUT="xml:$out/" ctest --test-dir "$build/$1" --parallel "$jobs" --timeout 300 \
     --output-on-failure --label-exclude vm ${2:+--tests-regex "$2"} --output-junit "$out/ctest.xml" >&2
 }
