@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <thread>
 
@@ -48,9 +49,9 @@ class ServerTest : public testing::Test {
   }
   /// Runs `work` on the loop and waits for it.
   void on_loop(std::function<void()> work) {
-    Fd done = std::move(make_eventfd().value());
-    loop_->post([&] { work(), signal_eventfd(done); });
-    while (drain_eventfd(done) == 0) std::this_thread::sleep_for(1ms);
+    std::promise<void> done;
+    loop_->post([&] { work(), done.set_value(); });
+    done.get_future().wait();
   }
   size_t connections() {
     size_t count = 0;
