@@ -67,7 +67,7 @@ for file in "${programs[@]}"; do cp --reflink=auto -p "$file" "$run/bin/"; done
   printf 'export PATH=%q:$PATH CROSVM_BIN=%q CROSVM_IMAGES=%q CROSVM_TESTHOST=1 TERM=%q\n' \
     "$run/bin" "$run/bin/crosvm" "$images" "${TERM:-dumb}"
   if [ -n "$interactive" ] && [ -t 0 ]; then printf 'stty rows %s cols %s\n' $(stty size); fi
-  printf 'cd %q\n' "$(case $PWD/ in /tmp/* | /run/* | /dev/*) echo "$root" ;; *) echo "$PWD" ;; esac)"
+  printf 'cd %q\n' "$(case $PWD/ in /run/* | /dev/*) echo "$root" ;; *) echo "$PWD" ;; esac)"
   printf '%q ' "$@"
   echo
 } > "$run/session/command"
