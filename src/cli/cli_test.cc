@@ -195,13 +195,20 @@ TEST(CliTest, DocumentsAreMadeFromTheTable) {
 // What run makes of its options.
 
 TEST(CliTest, RunDescribesTheVm) {
-  Config config =
-      config_of({"bzImage",  "-m",           "0x200",      "-c",          "num-cores=2",
-                 "-i",       "initrd.img",   "-p",         "quiet",       "-pinit=/bin/sh",
-                 "--socket", "/run/vm",      "--name",     "vm",          "--acpi-table",
-                 "a.aml",    "--acpi-table", "b.aml",      "--hugepages", "--lock-guest-memory",
-                 "--s2idle", "--no-smt",     "--no-i8042", "--no-rtc",    "--kernel-entry",
-                 "pvh",      "--nested",     "mode=off"});
+  Config config = config_of({"bzImage",      "-m",
+                             "0x200",        "-c",
+                             "num-cores=2",  "-i",
+                             "initrd.img",   "-p",
+                             "quiet",        "-pinit=/bin/sh",
+                             "--socket",     "/run/vm",
+                             "--name",       "vm",
+                             "--acpi-table", "a.aml",
+                             "--acpi-table", "b.aml",
+                             "--hugepages",  "--lock-guest-memory",
+                             "--no-smt",     "--no-i8042",
+                             "--no-rtc",     "--kernel-entry",
+                             "pvh",          "--nested",
+                             "mode=off"});
   EXPECT_EQ(config.kernel, "bzImage");
   EXPECT_EQ(config.memory_mib, 512u);
   EXPECT_EQ(config.vcpus, 2u);
@@ -210,7 +217,7 @@ TEST(CliTest, RunDescribesTheVm) {
   EXPECT_EQ(config.socket, "/run/vm");
   EXPECT_EQ(config.name, "vm");
   EXPECT_THAT(config.acpi_tables, ElementsAre("a.aml", "b.aml"));
-  EXPECT_TRUE(config.hugepages && config.lock_guest_memory && config.s2idle);
+  EXPECT_TRUE(config.hugepages && config.lock_guest_memory);
   EXPECT_FALSE(config.smt || config.i8042 || config.rtc);
   EXPECT_EQ(config.kernel_entry, KernelEntry::kPvh);
   EXPECT_EQ(config.nested, NestedMode::kOff);

@@ -179,7 +179,6 @@ constexpr Reader kReaders[] = {
     {"no-usb", nothing_to_do},
     {"oem-strings", append<&RunOptions::oem_strings>},
     {"params", append<&Config::params>},
-    {"s2idle", set<&Config::s2idle, true>},
     {"serial", take_serial},
     {"smbios", take_smbios},
     {"socket", store<&Config::socket>},

@@ -20,7 +20,7 @@ inline constexpr Option kLifecycleOptions[] = {
     Option("suspended-vcpus", kSwitch, "Start with vCPUs suspended"),
     Option("gdb", kNumber, "Wait for a debugger on this TCP port").value("PORT"),
     Option("battery", kKeyValues, "Add a battery: type").value_optional(),
-    Option("s2idle", kSwitch, "Suspend means low-power idle").built(),
+    Option("s2idle", kSwitch, "Suspend means low-power idle"),
     Option("no-i8042", kSwitch, "No keyboard controller").built(),
     Option("no-rtc", kSwitch, "No CMOS clock").built(),
     Option("no-rng", kSwitch, "No random number device").built(),

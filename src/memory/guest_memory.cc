@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "base/format.h"
+#include "base/linux_abi.h"
 #include "base/log.h"
 #include "memory/host_memory.h"
 #include "memory/huge_pages.h"
@@ -112,7 +113,9 @@ Result<GuestMemory> GuestMemory::create_backed(std::span<const RamRange> ranges,
   for (const RamRange& range : ranges) total += range.size;
 
   GuestMemory memory;
-  memory.memfd_ = Fd(::memfd_create(kObject, MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_flags));
+  unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_flags;
+  memory.memfd_ = Fd(::memfd_create(kObject, flags | MFD_NOEXEC_SEAL));
+  if (!memory.memfd_ && errno == EINVAL) memory.memfd_ = Fd(::memfd_create(kObject, flags));
   if (!memory.memfd_) return fail(Error::from_errno("creating the memfd", kObject));
   if (::ftruncate(memory.memfd_.get(), static_cast<off_t>(total)) != 0) {
     return fail(

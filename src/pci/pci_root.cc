@@ -1,5 +1,7 @@
 #include "pci/pci_root.h"
 
+#include <algorithm>
+
 #include "base/format.h"
 #include "base/log.h"
 
@@ -105,15 +107,20 @@ Result<PciAddress> PciRoot::add(std::shared_ptr<PciDevice> device,
   TRY(place_bars(*device));
   Function& function = functions_[address];
   function.device = std::move(device);
-  if (address.function != 0) {
-    for (auto& [other, entry] : functions_) {
-      if (other.bus == address.bus && other.device == address.device) {
-        entry.device->config().set_multifunction(true);
-      }
-    }
-  }
+  set_multifunction(address);
   update_mappings(function);
   return address;
+}
+
+void PciRoot::set_multifunction(PciAddress slot) {
+  auto same_slot = [slot](const auto& entry) {
+    return entry.first.bus == slot.bus && entry.first.device == slot.device;
+  };
+  bool many = std::ranges::any_of(
+      functions_, [&](const auto& entry) { return same_slot(entry) && entry.first.function != 0; });
+  for (auto& entry : functions_) {
+    if (same_slot(entry)) entry.second.device->config().set_multifunction(many);
+  }
 }
 
 void PciRoot::update_mappings(Function& function) {

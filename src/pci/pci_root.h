@@ -68,6 +68,8 @@ class PciRoot {
   };
 
   Result<void> place_bars(PciDevice& device);
+  /// The header's multi-function bit stands in all functions of a slot when any but 0 exists.
+  void set_multifunction(PciAddress slot);
   /// Brings the buses in line with the command register and the BARs.
   void update_mappings(Function& function);
   Result<PciAddress> choose(const PciDevice& device, std::optional<PciAddress> wanted) const;

@@ -176,6 +176,14 @@ TEST_F(PciTest, WhenSlotsRunOutFunctionsAreUsedAndSlotsBecomeMultifunction) {
   EXPECT_EQ(load<uint8_t>(ecam({.device = 1}, 0x0e)), 0x80);
 }
 
+TEST_F(PciTest, AFunctionZeroThatComesLastIsMultifunctionToo) {
+  for (uint8_t function : {3, 0}) {
+    PciAddress address{.device = 7, .function = function};
+    ASSERT_EQ(root_.add(std::make_shared<Pvpanic>([](PanicCode) {}), address), address);
+  }
+  EXPECT_EQ(load<uint8_t>(ecam({.device = 7}, 0x0e)), 0x80);
+}
+
 TEST_F(PciTest, RandomAccessesOfEverySizeDoNoHarm) {
   add_pvpanic();
   std::mt19937 random(1);

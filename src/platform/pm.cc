@@ -1,5 +1,7 @@
 #include "platform/pm.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -34,6 +36,15 @@ constexpr int kSleepTypeShift = 10;
 constexpr uint16_t kSleepTypeMask = 7;
 constexpr uint16_t kSleepTypeS5 = 0;
 constexpr uint16_t kSleepTypeS1 = 1;
+
+/// Looks without reading: whoever gave us the descriptor may have left it blocking.
+bool is_signalled(const Fd& event) {
+  pollfd look{.fd = event.get(), .events = POLLIN, .revents = 0};
+  return ::poll(&look, 1, 0) == 1;
+}
+
+/// One for each event is plenty; without a bound a control client could use up our descriptors.
+constexpr size_t kMaxClearEvents = Pm::kGpeCount;
 
 }  // namespace
 
@@ -83,8 +94,7 @@ struct Pm::State {
   void on_resample() {
     drain_eventfd(sci_resample);
     update([this] {
-      std::erase_if(clear_events,
-                    [](const ClearEvent& one) { return drain_eventfd(one.event) != 0; });
+      std::erase_if(clear_events, [](const ClearEvent& one) { return is_signalled(one.event); });
       for (const ClearEvent& one : clear_events) set_event(one.gpe);
     });
   }
@@ -247,12 +257,19 @@ Result<void> Pm::gpe(uint32_t number, Fd clear_event) {
     return fail(Error::invalid(
         format_text("general-purpose event {}: there are 0 to {}", number, kGpeCount - 1)));
   }
+  bool room = true;
   state_->update([&] {
     const int gpe = static_cast<int>(number);
+    room = !clear_event || state_->clear_events.size() < kMaxClearEvents;
+    if (!room) return;
     state_->set_event(gpe);
     if (clear_event) state_->clear_events.push_back({.gpe = gpe, .event = std::move(clear_event)});
   });
-  return {};
+  if (room) return {};
+  return fail(Error(std::errc::no_buffer_space,
+                    format_text("general-purpose event {}: {} events wait to be cleared already; "
+                                "signal their clear events first",
+                                number, kMaxClearEvents)));
 }
 
 void Pm::resumed() {

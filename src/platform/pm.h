@@ -47,7 +47,7 @@ class Pm : public BusDevice {
   /// is signalled.
   void rtc_wake(Fd clear_event);
   /// Raises general-purpose event `number`, once, or with a `clear_event` as above. Errors:
-  /// invalid_argument for a number past the last.
+  /// invalid_argument for a number past the last, no_buffer_space when too many wait to be cleared.
   Result<void> gpe(uint32_t number, Fd clear_event = Fd());
   /// The vCPUs run again after S1: sets WAK_STS, for which the guest waits.
   void resumed();

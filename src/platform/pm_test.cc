@@ -1,6 +1,7 @@
 #include "platform/pm.h"
 
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include <random>
 #include <vector>
@@ -201,6 +202,17 @@ TEST_F(PmTest, RtcWakeIsRaisedUntilCleared) {
   write16(kStatus, 0x400);
   EXPECT_FALSE(sci_after_eoi());
   EXPECT_FALSE(pm_->has_pending_clear_events());
+}
+
+TEST_F(PmTest, ClearEventsAreBoundedAndABlockingOneDoesNotBlockUs) {
+  Fd blocking(::eventfd(0, EFD_CLOEXEC));
+  ASSERT_TRUE(pm_->gpe(1, *blocking.duplicate()));
+  signal_eventfd(resample_);
+  ASSERT_TRUE(loop_->run_once(std::chrono::milliseconds(0)));
+  Result<void> more;
+  for (int i = 0; i < 1000 && more; ++i) more = pm_->gpe(1, *blocking.duplicate());
+  ASSERT_FALSE(more.has_value());
+  EXPECT_EQ(more.error().code(), std::errc::no_buffer_space);
 }
 
 TEST_F(PmTest, AlarmsWithoutEndKeepOneClearEvent) {

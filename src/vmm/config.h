@@ -45,7 +45,6 @@ struct Config {
   std::string kvm_device = "/dev/kvm";
   bool i8042 = true;
   bool rtc = true;
-  bool s2idle = false;
   std::vector<std::string> acpi_tables;  ///< paths
   SmbiosIdentity smbios;
   NestedMode nested = NestedMode::kAuto;

@@ -32,6 +32,7 @@ response::HypervisorKind kind_named(std::string_view name) {
 
 /// One overload for each request that the machine can carry out; the others say what is missing.
 struct Executor {
+  EventLoop& loop;
   Machine& machine;
   const std::function<void()>& stop;
   const Reply& reply;
@@ -56,8 +57,12 @@ struct Executor {
     reply(answer(raised));
   }
   void operator()(control::SuspendVcpus&) const {
-    machine.vcpus().suspend();
-    reply(response::Ok{});
+    // Late: a vCPU that is held up must not hold up the requests of others.
+    machine.vcpus().suspend([&loop = loop, reply = reply](bool stopped) {
+      loop.post([reply, stopped] {
+        reply(stopped ? control::Response(response::Ok{}) : answer(std::errc::io_error));
+      });
+    });
   }
   void operator()(control::ResumeVcpus&) const {
     machine.vcpus().resume();
@@ -95,9 +100,9 @@ Result<void> ControlRequests::listen(const std::optional<std::string>& path) {
 
 Result<void> ControlRequests::serve(EventLoop& loop, Machine& machine, std::function<void()> stop) {
   if (!listener_) return {};
-  auto handler = [&machine, stop = std::move(stop)](Request request, const Reply& reply) {
+  auto handler = [&loop, &machine, stop = std::move(stop)](Request request, const Reply& reply) {
     log::debug("control request: {}", control::name_of(request));
-    std::visit(Executor{machine, stop, reply}, request);
+    std::visit(Executor{loop, machine, stop, reply}, request);
   };
   server_ = TRY(control::Server::create(loop, std::move(*listener_), std::move(handler)));
   listener_.reset();

@@ -171,7 +171,7 @@ Result<void> MachineX86::add_power_management() {
   Fd resample = TRY(make_eventfd());
   TRY(vm_->register_irqfd(sci_gsi_, trigger, &resample));
   PmActions actions{
-      .suspend = [this] { vcpus_.request_suspend(); },
+      .suspend = [this] { vcpus_.suspend(); },
       .resume =
           [this] {
             if (vcpus_.resume()) pm_->resumed();
@@ -237,7 +237,7 @@ Result<void> MachineX86::write_firmware_tables() {
                   .apic_ids = {},
                   .pm_base = kPmBase,
                   .sci_gsi = static_cast<uint16_t>(sci_gsi_),
-                  .low_power_s0 = config_.s2idle,
+                  .low_power_s0 = false,
                   .pci = std::move(pci),
                   .user = std::move(user_acpi_)};
   bool user_fadt = acpi.user.fadt.has_value();

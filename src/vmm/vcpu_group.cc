@@ -38,13 +38,28 @@ Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus) {
   return {};
 }
 
-void VcpuGroup::suspend() {
-  request_suspend();
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return in_guest_ == 0 || state_ != State::kSuspended; });
+void VcpuGroup::suspend() { set_state(State::kSuspended); }
+
+void VcpuGroup::suspend(std::function<void(bool stopped)> done) {
+  {
+    std::lock_guard lock(mutex_);
+    suspensions_.push_back(std::move(done));
+  }
+  suspend();
+  settle_suspensions();
 }
 
-void VcpuGroup::request_suspend() { set_state(State::kSuspended); }
+void VcpuGroup::settle_suspensions() {
+  std::vector<std::function<void(bool)>> settled;
+  bool stopped = false;
+  {
+    std::lock_guard lock(mutex_);
+    stopped = state_ == State::kSuspended;
+    if (stopped && in_guest_ > 0) return;
+    settled.swap(suspensions_);
+  }
+  for (auto& done : settled) done(stopped);
+}
 
 bool VcpuGroup::resume() { return set_state(State::kRunning); }
 
@@ -69,6 +84,7 @@ bool VcpuGroup::set_state(State state) {
   }
   changed_.notify_all();
   if (state != State::kRunning) kick_all();
+  if (state != State::kSuspended) settle_suspensions();
   return true;
 }
 
@@ -90,16 +106,21 @@ void VcpuGroup::run_thread(Thread& self) {
   changed_.notify_all();
   while (wait_until_runnable() && run_once(self)) {
   }
-  std::lock_guard lock(mutex_);
-  --in_guest_;
-  changed_.notify_all();
+  {
+    std::lock_guard lock(mutex_);
+    --in_guest_;
+  }
+  settle_suspensions();
 }
 
 bool VcpuGroup::wait_until_runnable() {
   if (state_.load(std::memory_order_acquire) == State::kRunning) return true;
+  {
+    std::lock_guard lock(mutex_);
+    --in_guest_;
+  }
+  settle_suspensions();
   std::unique_lock lock(mutex_);
-  --in_guest_;
-  changed_.notify_all();
   changed_.wait(lock, [this] { return state_ != State::kSuspended; });
   ++in_guest_;
   return state_ == State::kRunning;

@@ -35,10 +35,12 @@ class VcpuGroup {
   /// thread. Called once.
   Result<void> start(std::vector<std::unique_ptr<Vcpu>> vcpus);
 
-  /// Stops all vCPUs between two instructions; returns when none is in the guest. Idempotent.
+  /// Stops all vCPUs between two instructions. Does not wait: a vCPU whose write to a serial port
+  /// is held up by its reader comes out when that goes on.
   void suspend();
-  /// Suspends without waiting: for a vCPU's own thread (ACPI S1).
-  void request_suspend();
+  /// As above; `done` is called once, on any thread: with true when no vCPU is in the guest, with
+  /// false when `resume` or `exit` came first.
+  void suspend(std::function<void(bool stopped)> done);
   /// Lets suspended vCPUs run again; whether they were suspended.
   bool resume();
   /// Takes all vCPUs out of the guest for good and joins their threads. Idempotent.
@@ -60,6 +62,8 @@ class VcpuGroup {
   /// Runs the guest until something is to be decided; returns false when this vCPU has ended.
   bool run_once(Thread& self);
   bool set_state(State state);
+  /// Tells who waits for a suspension, if it is settled now. Takes the lock; calls without it.
+  void settle_suspensions();
   void kick_all();
 
   IoHandler& io_;
@@ -69,7 +73,8 @@ class VcpuGroup {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   size_t in_guest_ = 0;  // threads that may enter the guest; guarded by mutex_
-  size_t started_ = 0;   // threads that can be kicked; guarded by mutex_
+  std::vector<std::function<void(bool)>> suspensions_;  // not settled; guarded by mutex_
+  size_t started_ = 0;  // threads that can be kicked; guarded by mutex_
 };
 
 }  // namespace crosvm

@@ -137,6 +137,17 @@ bool VmProcess::wait_for(std::string_view text, std::chrono::seconds timeout) {
   return true;
 }
 
+void VmProcess::discard_output() {
+  // Bounded: a child that never stops writing is not waited for.
+  for (int i = 0; i < 1000 && has_output(milliseconds(20)); ++i) take(from_child_, output_);
+  output_.clear();
+}
+
+bool VmProcess::has_output(milliseconds timeout) {
+  pollfd wait{from_child_.get(), POLLIN, 0};
+  return ::poll(&wait, 1, static_cast<int>(timeout.count())) == 1;
+}
+
 void VmProcess::send(std::string_view text) {
   auto result = write_full(to_child_, std::as_bytes(std::span(text)), "the child's stdin");
   EXPECT_TRUE(result.has_value());

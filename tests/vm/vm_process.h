@@ -35,6 +35,11 @@ class VmProcess {
   std::optional<int> wait_exit(std::chrono::seconds timeout = std::chrono::seconds(120));
 
   pid_t pid() const { return pid_; }
+  /// Reads what the child has written to stdout so far and forgets it.
+  void discard_output();
+  /// Whether the child writes to stdout within `timeout`; nothing is read.
+  bool has_output(std::chrono::milliseconds timeout);
+
   const std::string& output() const { return output_; }
   const std::string& errors() const { return errors_; }
   /// The terminal's own descriptor, for its settings. Only with kTerminal.
