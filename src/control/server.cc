@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/log.h"
+#include "base/log_limit.h"
 
 namespace crosvm::control {
 namespace {
@@ -20,31 +21,6 @@ size_t default_max_connections() {
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 16;
   return std::clamp<size_t>(limit.rlim_cur / 2, 16, 4096);
 }
-
-/// Lets so many records a second through, so that a client cannot flood the log.
-class LogLimit {
- public:
-  bool allows() {
-    auto now = EventLoop::Clock::now();
-    if (now - window_ >= 1s) {
-      if (held_back_ != 0) log::error("{} more control socket errors were not logged", held_back_);
-      window_ = now;
-      used_ = held_back_ = 0;
-    }
-    if (used_ == kPerSecond) {
-      ++held_back_;
-      return false;
-    }
-    ++used_;
-    return true;
-  }
-
- private:
-  static constexpr size_t kPerSecond = 20;
-  EventLoop::Clock::time_point window_{};
-  size_t used_ = 0;
-  size_t held_back_ = 0;
-};
 
 struct Connection {
   explicit Connection(PacketSocket connected) : socket(std::move(connected)) {}
@@ -103,7 +79,7 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   std::map<uint64_t, Held> connections_;
   uint64_t next_id_ = 1;
   uint64_t uses_ = 0;
-  LogLimit log_limit_;
+  LogLimit log_limit_{"control socket errors"};
 };
 
 struct Reply::State {
