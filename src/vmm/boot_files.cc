@@ -50,7 +50,7 @@ Result<std::vector<std::byte>> read_user_file(const std::string& path, std::stri
                                   what, path, size, limit)));
   }
   std::vector<std::byte> bytes(size);
-  bytes.resize(TRY(read_full(file, bytes, path)));
+  bytes.resize(TRY(read_full_at(file, 0, bytes, path)));
   return bytes;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/log_limit.h"
 
 namespace crosvm {
 namespace {
@@ -15,11 +16,17 @@ using control::Reply;
 using control::Request;
 namespace response = control::response;
 
+/// A client can repeat its mistake without end.
+void warn(const Error& error) {
+  static LogLimit limit("warnings of control requests");
+  if (limit.allows()) log::warn("control request: {}", error.what());
+}
+
 control::Response answer(std::errc code) { return response::Err{static_cast<int>(code)}; }
 
 control::Response answer(const Result<void>& result) {
   if (result) return response::Ok{};
-  log::warn("control request: {}", result.error().what());
+  warn(result.error());
   return answer(result.error().code());
 }
 
@@ -51,7 +58,7 @@ struct Executor {
     Fd clear = gpe.clear_evt ? std::move(*gpe.clear_evt) : Fd();
     Result<void> raised = machine.raise_gpe(gpe.gpe, std::move(clear));
     if (!raised && raised.error().code() == std::errc::invalid_argument) {
-      log::warn("control request: {}", raised.error().what());  // answered Ok all the same
+      warn(raised.error());  // answered Ok all the same
       raised = {};
     }
     reply(answer(raised));
@@ -107,6 +114,11 @@ Result<void> ControlRequests::serve(EventLoop& loop, Machine& machine, std::func
   server_ = TRY(control::Server::create(loop, std::move(*listener_), std::move(handler)));
   listener_.reset();
   return {};
+}
+
+void ControlRequests::close() {
+  server_.reset();
+  listener_.reset();
 }
 
 }  // namespace crosvm

@@ -18,8 +18,10 @@ class ControlRequests {
   /// Binds the socket, if `path` is given; clients may connect from now on and wait. Errors: those
   /// of control::Listener::open, naming `--socket`.
   Result<void> listen(const std::optional<std::string>& path);
-  /// Answers them on `loop`. `stop` ends the VM. `machine` and `loop` outlive this.
+  /// Answers them on `loop` until `close`. `stop` ends the VM.
   Result<void> serve(EventLoop& loop, Machine& machine, std::function<void()> stop);
+  /// Drops all clients and removes the socket; before the machine goes away.
+  void close();
 
  private:
   std::optional<control::Listener> listener_;

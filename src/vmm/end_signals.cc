@@ -12,11 +12,26 @@
 namespace crosvm {
 namespace {
 
+constexpr int kEndSignals[] = {SIGINT, SIGTERM, SIGHUP};
+
+/// Those that our parent did not want us to ignore.
 sigset_t end_signals() {
   sigset_t set;
   ::sigemptyset(&set);
-  for (int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&set, number);
+  for (int number : kEndSignals) {
+    struct sigaction inherited{};
+    bool ignored = ::sigaction(number, nullptr, &inherited) == 0 && inherited.sa_handler == SIG_IGN;
+    if (!ignored) ::sigaddset(&set, number);
+  }
   return set;
+}
+
+void set_handler(const sigset_t& set, void (*handler)(int)) {
+  struct sigaction action{};
+  action.sa_handler = handler;
+  for (int number : kEndSignals) {
+    if (::sigismember(&set, number) == 1) ::sigaction(number, &action, nullptr);
+  }
 }
 
 /// Async-signal-safe: runs when a second signal comes, whatever the loop is doing.
@@ -35,11 +50,11 @@ Result<std::unique_ptr<EndSignals>> EndSignals::create(EventLoop& loop,
                                                        std::function<void(int)> first) {
   std::unique_ptr<EndSignals> self(new EndSignals(loop, std::move(first)));
   ::signal(SIGPIPE, SIG_IGN);
-  sigset_t set = end_signals();
-  if (int error = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); error != 0) {
+  self->set_ = end_signals();
+  if (int error = ::pthread_sigmask(SIG_BLOCK, &self->set_, nullptr); error != 0) {
     return fail(Error::from_errno("blocking", "SIGINT, SIGTERM and SIGHUP", error));
   }
-  self->signals_ = Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  self->signals_ = Fd(::signalfd(-1, &self->set_, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!self->signals_) return fail(Error::from_errno("creating", "a signalfd"));
   EndSignals* raw = self.get();
   self->watch_ = TRY(loop.watch(self->signals_, EPOLLIN, [raw](uint32_t) { raw->on_readable(); }));
@@ -48,20 +63,19 @@ Result<std::unique_ptr<EndSignals>> EndSignals::create(EventLoop& loop,
 
 EndSignals::~EndSignals() {
   if (watch_ != 0) loop_.unwatch(watch_);
-  // The process is about to end, or a test goes on: either way these act as usual again.
-  for (int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, SIG_DFL);
-  sigset_t set = end_signals();
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  // One that came during the orderly end must not turn that into a death by signal.
+  signalfd_siginfo dropped{};
+  while (signals_ && ::read(signals_.get(), &dropped, sizeof(dropped)) > 0) {
+  }
+  set_handler(set_, SIG_DFL);
+  ::pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
 }
 
 void EndSignals::on_readable() {
   signalfd_siginfo info{};
   if (::read(signals_.get(), &info, sizeof(info)) != static_cast<ssize_t>(sizeof(info))) return;
-  struct sigaction action{};
-  action.sa_handler = kill_at_once;
-  for (int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(number, &action, nullptr);
-  sigset_t set = end_signals();
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  set_handler(set_, kill_at_once);
+  ::pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
   first_(static_cast<int>(info.ssi_signo));
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <signal.h>
+
 #include <functional>
 #include <memory>
 
@@ -10,7 +12,8 @@
 namespace crosvm {
 
 /// SIGINT, SIGTERM and SIGHUP as an orderly end of the VM: the first calls `first` on the loop, a
-/// second one kills the process at once, the terminal restored. SIGPIPE is ignored from here on.
+/// second one kills the process at once, the terminal restored. One that our parent had ignored
+/// (nohup, a shell's background job) stays ignored. SIGPIPE is ignored from here on.
 ///
 /// Made before any thread, so that every thread inherits the blocked signals.
 class EndSignals {
@@ -27,6 +30,7 @@ class EndSignals {
 
   EventLoop& loop_;
   std::function<void(int)> first_;
+  sigset_t set_{};  // those of the three that are ours
   Fd signals_;
   EventLoop::WatchId watch_ = 0;
 };

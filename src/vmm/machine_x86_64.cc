@@ -65,7 +65,8 @@ MachineX86::MachineX86(const Config& config, EventLoop& loop, MachineEvents even
     : config_(config),
       loop_(loop),
       events_(std::move(events)),
-      vcpus_(io_, [this](ExitState state) { events_.ended(state); }) {}
+      vcpus_(io_, {.ended = [this](ExitState state) { events_.ended(state); },
+                   .resumed = [this] { pm_->resumed(); }}) {}
 
 MachineX86::~MachineX86() { stop(); }
 
@@ -172,10 +173,7 @@ Result<void> MachineX86::add_power_management() {
   TRY(vm_->register_irqfd(sci_gsi_, trigger, &resample));
   PmActions actions{
       .suspend = [this] { vcpus_.suspend(); },
-      .resume =
-          [this] {
-            if (vcpus_.resume()) pm_->resumed();
-          },
+      .resume = [this] { vcpus_.resume(); },
       .exit = [this] { events_.ended(ExitState::kStop); },
   };
   pm_ = TRY(Pm::create(loop_, std::move(trigger), std::move(resample), std::move(actions)));

@@ -3,6 +3,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "base/event_loop.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "base/log_limit.h"
 #include "vmm/control_requests.h"
 #include "vmm/end_signals.h"
 #include "vmm/machine.h"
@@ -32,24 +34,25 @@ class VmRun {
     TRY(machine_->start());
     TRY(control_.serve(*loop_, *machine_, [this] { end(ExitState::kStop); }));
     TRY(loop_->run());
+    control_.close();
     machine_->stop();
     return *end_;
   }
 
  private:
-  /// Called on any thread; what follows happens on the loop, in the order of the calls.
+  /// Called on any thread; what follows happens on the loop, in the order of the calls. A guest can
+  /// repeat itself faster than the loop can listen: each kind is on its way to the loop once.
   MachineEvents events() {
     return {
         .ended =
             [this](ExitState state) {
+              if (ending_.exchange(true)) return;
               loop_->post([this, state] { end(policy_.from_guest(state)); });
             },
         .panicked =
             [this](PanicCode code) {
-              loop_->post([this, code] {
-                log::warn("the guest reports {}", name_of(code));
-                policy_.note_panic(code);
-              });
+              last_panic_ = code;
+              if (!panic_posted_.exchange(true)) loop_->post([this] { note_panic(); });
             },
         .left_by_escape =
             [this] {
@@ -57,6 +60,13 @@ class VmRun {
               end(ExitState::kStop);
             },
     };
+  }
+
+  void note_panic() {
+    panic_posted_ = false;
+    PanicCode code = last_panic_;
+    policy_.note_panic(code);
+    if (panic_log_.allows()) log::warn("the guest reports {}", name_of(code));
   }
 
   void end(ExitState state) {
@@ -69,6 +79,10 @@ class VmRun {
   std::unique_ptr<EndSignals> signals_;
   ControlRequests control_;
   ExitPolicy policy_;
+  std::atomic<bool> ending_ = false;
+  std::atomic<bool> panic_posted_ = false;
+  std::atomic<PanicCode> last_panic_{};
+  LogLimit panic_log_{"reports of guest panics"};
   std::optional<ExitState> end_;
   std::unique_ptr<Machine> machine_;  // first to go: it uses the loop
 };

@@ -12,8 +12,7 @@
 
 namespace crosvm {
 
-VcpuGroup::VcpuGroup(IoHandler& io, std::function<void(ExitState)> ended)
-    : io_(io), ended_(std::move(ended)) {}
+VcpuGroup::VcpuGroup(IoHandler& io, Events events) : io_(io), events_(std::move(events)) {}
 
 VcpuGroup::~VcpuGroup() { exit(); }
 
@@ -38,14 +37,17 @@ Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus) {
   return {};
 }
 
-void VcpuGroup::suspend() { set_state(State::kSuspended); }
+void VcpuGroup::suspend() {
+  std::lock_guard lock(mutex_);
+  change_state(State::kSuspended);
+}
 
 void VcpuGroup::suspend(std::function<void(bool stopped)> done) {
   {
     std::lock_guard lock(mutex_);
+    change_state(State::kSuspended);
     suspensions_.push_back(std::move(done));
   }
-  suspend();
   settle_suspensions();
 }
 
@@ -61,10 +63,21 @@ void VcpuGroup::settle_suspensions() {
   for (auto& done : settled) done(stopped);
 }
 
-bool VcpuGroup::resume() { return set_state(State::kRunning); }
+void VcpuGroup::resume() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!change_state(State::kRunning)) return;
+  }
+  settle_suspensions();
+  events_.resumed();
+}
 
 void VcpuGroup::exit() {
-  set_state(State::kExiting);
+  {
+    std::lock_guard lock(mutex_);
+    change_state(State::kExiting);
+  }
+  settle_suspensions();
   for (auto& entry : threads_) {
     if (entry->thread.joinable()) entry->thread.join();
   }
@@ -76,22 +89,16 @@ std::vector<VcpuGroup::Ids> VcpuGroup::ids() const {
   return ids;
 }
 
-bool VcpuGroup::set_state(State state) {
-  {
-    std::lock_guard lock(mutex_);
-    if (state_ == State::kExiting || state_ == state) return false;
-    state_ = state;
-  }
+bool VcpuGroup::change_state(State state) {
+  if (state_ == State::kExiting || state_ == state) return false;
+  state_ = state;
   changed_.notify_all();
-  if (state != State::kRunning) kick_all();
-  if (state != State::kSuspended) settle_suspensions();
-  return true;
-}
-
-void VcpuGroup::kick_all() {
+  if (state == State::kRunning) return true;
+  // A thread that is not kickable yet looks at the state before it enters the guest.
   for (auto& entry : threads_) {
-    if (entry->thread.joinable()) kick_vcpu_thread(entry->thread.native_handle());
+    if (entry->kickable) kick_vcpu_thread(*entry->kickable);
   }
+  return true;
 }
 
 void VcpuGroup::run_thread(Thread& self) {
@@ -101,11 +108,20 @@ void VcpuGroup::run_thread(Thread& self) {
   ScopedVcpuKick kick(*self.vcpu);
   {
     std::lock_guard lock(mutex_);
+    self.kickable = ::pthread_self();
     ++started_;
   }
   changed_.notify_all();
-  while (wait_until_runnable() && run_once(self)) {
+  while (wait_until_runnable(self) && run_once(self)) {
   }
+  {
+    std::lock_guard lock(mutex_);
+    self.kickable.reset();
+  }
+  leave_guest();
+}
+
+void VcpuGroup::leave_guest() {
   {
     std::lock_guard lock(mutex_);
     --in_guest_;
@@ -113,17 +129,26 @@ void VcpuGroup::run_thread(Thread& self) {
   settle_suspensions();
 }
 
-bool VcpuGroup::wait_until_runnable() {
+bool VcpuGroup::wait_until_runnable(Thread& self) {
   if (state_.load(std::memory_order_acquire) == State::kRunning) return true;
-  {
-    std::lock_guard lock(mutex_);
-    --in_guest_;
-  }
-  settle_suspensions();
+  finish_access(self);
+  self.vcpu->notify_paused();
+  leave_guest();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return state_ != State::kSuspended; });
   ++in_guest_;
   return state_ == State::kRunning;
+}
+
+/// An access that the IoHandler has answered is taken in by the vCPU only when it is run again.
+void VcpuGroup::finish_access(Thread& self) {
+  constexpr int kMostParts = 64;  // of one access, each of 8 bytes
+  for (int i = 0; i < kMostParts; ++i) {
+    self.vcpu->set_immediate_exit(true);
+    Result<VcpuExit> exit = self.vcpu->run(io_);
+    if (!exit || exit->kind != VcpuExit::Kind::kIo) break;
+  }
+  self.vcpu->set_immediate_exit(false);
 }
 
 bool VcpuGroup::run_once(Thread& self) {
@@ -133,7 +158,7 @@ bool VcpuGroup::run_once(Thread& self) {
   uint32_t id = self.vcpu->id();
   if (!exit) {
     log::error("vCPU {}: {}; {}", id, exit.error().what(), self.vcpu->describe());
-    ended_(ExitState::kCrash);
+    events_.ended(ExitState::kCrash);
     return false;
   }
   switch (exit->kind) {
@@ -146,16 +171,16 @@ bool VcpuGroup::run_once(Thread& self) {
       return true;
     case VcpuExit::Kind::kShutdown:
       log::warn("vCPU {}: triple fault; {}", id, self.vcpu->describe());
-      ended_(ExitState::kStop);
+      events_.ended(ExitState::kStop);
       return false;
     case VcpuExit::Kind::kSystemShutdown:
-      ended_(ExitState::kStop);
+      events_.ended(ExitState::kStop);
       return false;
     case VcpuExit::Kind::kSystemReset:
-      ended_(ExitState::kReset);
+      events_.ended(ExitState::kReset);
       return false;
     case VcpuExit::Kind::kSystemCrash:
-      ended_(ExitState::kGuestPanic);
+      events_.ended(ExitState::kGuestPanic);
       return false;
     case VcpuExit::Kind::kFailEntry:
       log::error("vCPU {}: the hardware refused to enter the guest, reason {:#x}; {}", id,
@@ -173,7 +198,7 @@ bool VcpuGroup::run_once(Thread& self) {
                  self.vcpu->describe());
       break;
   }
-  ended_(ExitState::kCrash);
+  events_.ended(ExitState::kCrash);
   return false;
 }
 

@@ -1,12 +1,14 @@
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <span>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -24,9 +26,14 @@ class VcpuGroup {
     int tid = 0;
   };
 
-  /// `io` answers port and memory accesses. `ended` is called on a vCPU's thread when that vCPU can
-  /// or will not go on; any vCPU ending ends the VM.
-  VcpuGroup(IoHandler& io, std::function<void(ExitState)> ended);
+  /// Called on any thread, without a lock held.
+  struct Events {
+    std::function<void(ExitState)> ended;  ///< a vCPU can or will not go on, which ends the VM
+    std::function<void()> resumed;         ///< suspended vCPUs run again
+  };
+
+  /// `io` answers port and memory accesses.
+  VcpuGroup(IoHandler& io, Events events);
   ~VcpuGroup();  // exits and joins
   VcpuGroup(const VcpuGroup&) = delete;
   VcpuGroup& operator=(const VcpuGroup&) = delete;
@@ -35,14 +42,14 @@ class VcpuGroup {
   /// thread. Called once.
   Result<void> start(std::vector<std::unique_ptr<Vcpu>> vcpus);
 
-  /// Stops all vCPUs between two instructions. Does not wait: a vCPU whose write to a serial port
-  /// is held up by its reader comes out when that goes on.
+  /// Takes all vCPUs out of the guest, no access half done. Does not wait: a vCPU whose write to a
+  /// serial port is held up by its reader comes out when that goes on.
   void suspend();
   /// As above; `done` is called once, on any thread: with true when no vCPU is in the guest, with
   /// false when `resume` or `exit` came first.
   void suspend(std::function<void(bool stopped)> done);
-  /// Lets suspended vCPUs run again; whether they were suspended.
-  bool resume();
+  /// Lets suspended vCPUs run again.
+  void resume();
   /// Takes all vCPUs out of the guest for good and joins their threads. Idempotent.
   void exit();
 
@@ -55,26 +62,31 @@ class VcpuGroup {
     std::unique_ptr<Vcpu> vcpu;
     std::thread thread;
     std::atomic<int> tid{0};
+    std::optional<pthread_t> kickable;  // while it may be in the guest; guarded by mutex_
   };
 
   void run_thread(Thread& self);
-  bool wait_until_runnable();
+  /// Returns at once while running, after the suspension else; false when it is time to exit.
+  bool wait_until_runnable(Thread& self);
   /// Runs the guest until something is to be decided; returns false when this vCPU has ended.
   bool run_once(Thread& self);
-  bool set_state(State state);
-  /// Tells who waits for a suspension, if it is settled now. Takes the lock; calls without it.
+  void finish_access(Thread& self);
+  /// Changes the state and kicks; returns whether it changed. With mutex_ held.
+  bool change_state(State state);
+  void leave_guest();
+  /// Tells who waits for a suspension, if it is settled now.
   void settle_suspensions();
-  void kick_all();
 
   IoHandler& io_;
-  std::function<void(ExitState)> ended_;
+  const Events events_;
   std::vector<std::unique_ptr<Thread>> threads_;
-  std::atomic<State> state_{State::kRunning};
+
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  size_t in_guest_ = 0;  // threads that may enter the guest; guarded by mutex_
-  std::vector<std::function<void(bool)>> suspensions_;  // not settled; guarded by mutex_
-  size_t started_ = 0;  // threads that can be kicked; guarded by mutex_
+  std::atomic<State> state_{State::kRunning};  // written with mutex_ held
+  size_t in_guest_ = 0;                        // threads that may enter the guest
+  size_t started_ = 0;
+  std::vector<std::function<void(bool)>> suspensions_;  // not settled
 };
 
 }  // namespace crosvm

@@ -94,6 +94,17 @@ TEST_F(NativeLifeTest, EachEndingSignalIsAnOrderlyStop) {
   }
 }
 
+TEST_F(NativeLifeTest, ASignalThatOurParentIgnoredStaysIgnored) {  // nohup crosvm run …
+  ::signal(SIGHUP, SIG_IGN);
+  VmProcess vm(run("spin", {"-s", socket_}));
+  ::signal(SIGHUP, SIG_DFL);
+  ASSERT_TRUE(vm.wait_for("!", seconds(30)));
+  vm.signal(SIGHUP);
+  EXPECT_EQ(client({"suspend", socket_}), 0) << "still there";
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 0);
+}
+
 TEST_F(NativeLifeTest, AVmWhoseOutputNobodyReadsStillEnds) {
   std::string fifo = scratch_.path() + "/output";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);

@@ -54,6 +54,21 @@ TEST(LifeTest, ThePowerButtonReachesTheGuest) {
   EXPECT_TRUE(scratch.entries().empty()) << "the control socket is gone";
 }
 
+TEST(LifeTest, AGuestInStandbyGoesOnAtResume) {  // ACPI S1
+  ScratchDirectory scratch;
+  std::string socket = scratch.path() + "/vm.sock";
+  VmProcess vm(
+      guest_arguments({.vcpus = 2, .extra = {"-s", socket}},
+                      run_word("echo ready; echo standby > /sys/power/state; echo up-$?")));
+  ASSERT_TRUE(vm.wait_for("ready"));
+  // Nothing tells when the guest has gone to sleep; a resume before that does nothing.
+  for (int i = 0; i < 30 && !vm.wait_for("up-0", std::chrono::seconds(2)); ++i) {
+    EXPECT_EQ(run_client({"resume", socket}), 0);
+  }
+  EXPECT_EQ(vm.wait_exit(), 0);
+  EXPECT_THAT(vm.output(), HasSubstr("up-0"));
+}
+
 TEST(LifeTest, SerialInputReachesAShellAndAFullLineComesBack) {
   VmProcess vm(guest_arguments({}, "crosvm.test=shell"));
   ASSERT_TRUE(vm.wait_for("crosvm# "));

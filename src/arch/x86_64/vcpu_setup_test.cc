@@ -24,6 +24,7 @@ class FakeVcpu : public Vcpu {
   uint32_t id() const override { return 1; }
   Result<VcpuExit> run(IoHandler&) override { return VcpuExit{}; }
   void set_immediate_exit(bool) override {}
+  void notify_paused() override {}
   std::string describe() override { return ""; }
   Result<Registers> registers() override { return general.value_or(Registers{}); }
   Result<void> set_registers(const Registers& registers) override {

@@ -117,6 +117,11 @@ void KvmVcpu::set_immediate_exit(bool exit) {
   __atomic_store_n(&run_->immediate_exit, exit ? 1 : 0, __ATOMIC_RELAXED);
 }
 
+void KvmVcpu::notify_paused() {
+  // EINVAL: the guest has set up no kvmclock. Nothing else can be done about a failure either.
+  ::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0UL);
+}
+
 std::string KvmVcpu::describe() {
   const auto general = registers();
   const auto system = system_registers();

@@ -35,6 +35,7 @@ class KvmVcpu : public x86_64::Vcpu {
   uint32_t id() const override { return id_; }
   Result<VcpuExit> run(IoHandler& io) override;
   void set_immediate_exit(bool exit) override;
+  void notify_paused() override;
   std::string describe() override;
 
   Result<x86_64::Registers> registers() override;
