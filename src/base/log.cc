@@ -3,10 +3,12 @@
 #define SPDLOG_HEADER_ONLY
 #include "base/log.h"
 
-#include <spdlog/sinks/ansicolor_sink.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <memory>
@@ -14,6 +16,8 @@
 #include <vector>
 
 #include "base/format.h"
+#include "base/log_stream.h"
+#include "base/utf8.h"
 
 namespace crosvm::log {
 namespace {
@@ -95,6 +99,19 @@ spdlog::level::level_enum to_spdlog(Level level) {
   return spdlog::level::off;
 }
 
+class StandardError : public spdlog::sinks::base_sink<std::mutex> {
+ private:
+  void sink_it_(const spdlog::details::log_msg& record) override {
+    spdlog::memory_buf_t text;
+    formatter_->format(record, text);
+    std::string_view line(text.data(), text.size());
+    stream_.write(line.substr(0, line.find('\n')));  // records have no newline within
+  }
+  void flush_() override {}
+
+  LogStream stream_{STDERR_FILENO};
+};
+
 /// Sinks and filter of the process. Replaced as a whole, so a writing thread sees one or the other.
 struct Logger {
   Filter filter;
@@ -104,7 +121,7 @@ struct Logger {
 
 Logger make_logger(Filter filter, const Options& options) {
   Logger logger{.filter = std::move(filter), .error_stream = nullptr, .system_log = nullptr};
-  logger.error_stream = std::make_shared<spdlog::sinks::ansicolor_stderr_sink_mt>();
+  logger.error_stream = std::make_shared<StandardError>();
   logger.error_stream->set_formatter(std::make_unique<spdlog::pattern_formatter>(
       "[%Y-%m-%dT%H:%M:%S.%F+00:00 %v", spdlog::pattern_time_type::utc));
   if (options.use_syslog) {
@@ -151,21 +168,31 @@ constexpr std::string_view upper_name(Level level) {
   return "OFF";
 }
 
+/// Whether the UTF-8 sequence steers a terminal: U+0000 to U+001F, and U+007F to U+009F, of which
+/// U+009B starts a command as ESC [ does.
+bool is_control(std::string_view sequence) {
+  auto byte = [&](size_t i) { return static_cast<unsigned char>(sequence[i]); };
+  if (sequence.size() == 1) return byte(0) < 0x20 || byte(0) == 0x7f;
+  return byte(0) == 0xc2 && byte(1) < 0xa0;
+}
+
 /// Text that a guest, a file or a peer had a hand in must not start a new record or steer the
-/// terminal.
+/// terminal. Bytes that are no UTF-8 may do the latter where the terminal reads something else.
 std::string printable(std::string_view text) {
   std::string clean;
   clean.reserve(text.size());
-  for (char c : text) {
-    auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f) {
-      clean += c;
-    } else if (c == '\t') {
+  while (!text.empty()) {
+    const size_t length = utf8_length(text);
+    const std::string_view sequence = text.substr(0, std::max<size_t>(length, 1));
+    text.remove_prefix(sequence.size());
+    if (length != 0 && !is_control(sequence)) {
+      clean += sequence;
+    } else if (sequence == "\t") {
       clean += ' ';
-    } else if (c == '\n') {
+    } else if (sequence == "\n") {
       clean += "\\n";
     } else {
-      clean += format_text("\\x{:02x}", byte);
+      for (char c : sequence) clean += format_text("\\x{:02x}", static_cast<unsigned char>(c));
     }
   }
   return clean;

@@ -80,6 +80,23 @@ TEST_F(LogTest, TextCannotForgeARecordOrSteerTheTerminal) {
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1);
 }
 
+TEST_F(LogTest, OnlyPrintableUtf8IsWrittenAsItIs) {
+  use("info");
+  // U+009B, the one-character form of ESC [; U+0085, a line's end; their bytes alone.
+  std::string said = captured([] {
+    info("{}",
+         "a\xc2\x9b"
+         "2J\xc2\x85"
+         "b\x9b"
+         "c\x85");
+  });
+  EXPECT_THAT(said, HasSubstr("] a\\xc2\\x9b2J\\xc2\\x85b\\x9bc\\x85\n"));
+  said = captured([] { info("{}", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xb3 \xc2\xa0"); });
+  EXPECT_THAT(said, HasSubstr("] \xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xb3 \xc2\xa0\n"));
+  said = captured([] { info("{}", "\xc0\x8a|\xed\xa0\x80|\xff|\xe2\x82"); });
+  EXPECT_THAT(said, HasSubstr("] \\xc0\\x8a|\\xed\\xa0\\x80|\\xff|\\xe2\\x82\n"));
+}
+
 TEST_F(LogTest, ThreadsDoNotMixTheirRecords) {
   use("info");
   std::string said = captured([] {

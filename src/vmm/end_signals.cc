@@ -1,10 +1,9 @@
 #include "vmm/end_signals.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <utility>
 
 #include "platform/terminal.h"
@@ -13,32 +12,41 @@ namespace crosvm {
 namespace {
 
 constexpr int kEndSignals[] = {SIGINT, SIGTERM, SIGHUP};
+constexpr int kFaultSignals[] = {SIGQUIT, SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
 
-/// Those that our parent did not want us to ignore.
-sigset_t end_signals() {
-  sigset_t set;
-  ::sigemptyset(&set);
-  for (int number : kEndSignals) {
-    struct sigaction inherited{};
-    bool ignored = ::sigaction(number, nullptr, &inherited) == 0 && inherited.sa_handler == SIG_IGN;
-    if (!ignored) ::sigaddset(&set, number);
-  }
-  return set;
-}
+// What the handlers share with the loop. Lock-free, so async-signal-safe.
+std::atomic<int> g_first_signal{0};
+std::atomic<int> g_wake{-1};  // an eventfd
+static_assert(std::atomic<int>::is_always_lock_free);
 
-void set_handler(const sigset_t& set, void (*handler)(int)) {
-  struct sigaction action{};
-  action.sa_handler = handler;
-  for (int number : kEndSignals) {
-    if (::sigismember(&set, number) == 1) ::sigaction(number, &action, nullptr);
-  }
-}
-
-/// Async-signal-safe: runs when a second signal comes, whatever the loop is doing.
-void kill_at_once(int number) {
+/// Delivered as soon as the handler returns: the signal is blocked until then.
+void die_by(int number) {
   restore_terminal();
   ::signal(number, SIG_DFL);
   ::raise(number);
+}
+
+void on_end_signal(int number) {
+  int saved_errno = errno;
+  int none = 0;
+  if (g_first_signal.compare_exchange_strong(none, number)) {
+    uint64_t one = 1;
+    [[maybe_unused]] ssize_t put = ::write(g_wake, &one, sizeof(one));  // cannot fail: not full
+  } else {
+    die_by(number);
+  }
+  errno = saved_errno;
+}
+
+void handle(int number, void (*handler)(int)) {
+  struct sigaction action{};
+  action.sa_handler = handler;  // without SA_RESTART: an open that waits for a peer must come back
+  ::sigaction(number, &action, nullptr);
+}
+
+bool has_default_action(int number) {
+  struct sigaction now{};
+  return ::sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_DFL;
 }
 
 }  // namespace
@@ -49,34 +57,31 @@ EndSignals::EndSignals(EventLoop& loop, std::function<void(int)> first)
 Result<std::unique_ptr<EndSignals>> EndSignals::create(EventLoop& loop,
                                                        std::function<void(int)> first) {
   std::unique_ptr<EndSignals> self(new EndSignals(loop, std::move(first)));
-  ::signal(SIGPIPE, SIG_IGN);
-  self->set_ = end_signals();
-  if (int error = ::pthread_sigmask(SIG_BLOCK, &self->set_, nullptr); error != 0) {
-    return fail(Error::from_errno("blocking", "SIGINT, SIGTERM and SIGHUP", error));
-  }
-  self->signals_ = Fd(::signalfd(-1, &self->set_, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!self->signals_) return fail(Error::from_errno("creating", "a signalfd"));
+  self->wake_ = TRY(make_eventfd());
   EndSignals* raw = self.get();
-  self->watch_ = TRY(loop.watch(self->signals_, EPOLLIN, [raw](uint32_t) { raw->on_readable(); }));
+  self->watch_ = TRY(loop.watch(self->wake_, EPOLLIN, [raw](uint32_t) {
+    if (drain_eventfd(raw->wake_) != 0) raw->first_(g_first_signal);
+  }));
+  g_first_signal = 0;
+  g_wake = self->wake_.get();
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
+  for (int number : kEndSignals) {
+    if (has_default_action(number)) handle(number, on_end_signal);
+  }
+  for (int number : kFaultSignals) {
+    if (has_default_action(number)) handle(number, die_by);
+  }
   return self;
 }
 
 EndSignals::~EndSignals() {
   if (watch_ != 0) loop_.unwatch(watch_);
-  // One that came during the orderly end must not turn that into a death by signal.
-  signalfd_siginfo dropped{};
-  while (signals_ && ::read(signals_.get(), &dropped, sizeof(dropped)) > 0) {
-  }
-  set_handler(set_, SIG_DFL);
-  ::pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
+  // Our handlers stay: what comes during the rest of an orderly end must not turn it into a death
+  // by signal. The eventfd goes, so nothing is woken any more.
+  g_wake = -1;
 }
 
-void EndSignals::on_readable() {
-  signalfd_siginfo info{};
-  if (::read(signals_.get(), &info, sizeof(info)) != static_cast<ssize_t>(sizeof(info))) return;
-  set_handler(set_, kill_at_once);
-  ::pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
-  first_(static_cast<int>(info.ssi_signo));
-}
+bool EndSignals::received() { return g_first_signal != 0; }
 
 }  // namespace crosvm

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <signal.h>
-
 #include <functional>
 #include <memory>
 
@@ -12,10 +10,11 @@
 namespace crosvm {
 
 /// SIGINT, SIGTERM and SIGHUP as an orderly end of the VM: the first calls `first` on the loop, a
-/// second one kills the process at once, the terminal restored. One that our parent had ignored
-/// (nohup, a shell's background job) stays ignored. SIGPIPE is ignored from here on.
+/// second one kills the process at once, the terminal restored, whatever its threads are doing. One
+/// that our parent had ignored (nohup, a shell's background job) stays ignored. A signal of a fault
+/// restores the terminal before it kills. SIGPIPE and SIGXFSZ are errors of the write instead.
 ///
-/// Made before any thread, so that every thread inherits the blocked signals.
+/// At most one at a time: handlers belong to the process.
 class EndSignals {
  public:
   static Result<std::unique_ptr<EndSignals>> create(EventLoop& loop,
@@ -24,14 +23,15 @@ class EndSignals {
   EndSignals(const EndSignals&) = delete;
   EndSignals& operator=(const EndSignals&) = delete;
 
+  /// Whether a signal came, even if the loop has not run since. It also interrupts system calls.
+  static bool received();
+
  private:
   EndSignals(EventLoop& loop, std::function<void(int)> first);
-  void on_readable();
 
   EventLoop& loop_;
   std::function<void(int)> first_;
-  sigset_t set_{};  // those of the three that are ours
-  Fd signals_;
+  Fd wake_;
   EventLoop::WatchId watch_ = 0;
 };
 

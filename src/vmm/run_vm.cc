@@ -23,8 +23,15 @@ namespace {
 class VmRun {
  public:
   Result<ExitState> run(const Config& config) {
+    Result<ExitState> ended = build_and_run(config);
+    // A signal during the build interrupts what it waits for; that is no failure.
+    if (!ended && EndSignals::received()) return ExitState::kStop;
+    return ended;
+  }
+
+ private:
+  Result<ExitState> build_and_run(const Config& config) {
     loop_ = TRY(EventLoop::create());
-    // Before any thread: all of them inherit the blocked signals.
     signals_ = TRY(EndSignals::create(*loop_, [this](int number) {
       log::info("ending the VM on SIG{}", ::sigabbrev_np(number));
       end(ExitState::kStop);
@@ -39,7 +46,6 @@ class VmRun {
     return *end_;
   }
 
- private:
   /// Called on any thread; what follows happens on the loop, in the order of the calls. A guest can
   /// repeat itself faster than the loop can listen: each kind is on its way to the loop once.
   MachineEvents events() {
