@@ -42,25 +42,26 @@ boot_beside_peers() {
   [ -e "$file" ] || usage_error "bench boot: BENCH_KERNEL names no file of build/images/cloud12: '$kernel'"
   rm -rf "$out"
   mkdir -p "$out"
-  say "$rounds boots each of crosvm, QEMU microvm and QEMU q35"
+  say "$rounds boots each of crosvm, crosvm --hugepages, QEMU microvm and QEMU q35"
   if runs_guests_here; then
     "$root/tools/dev/install.sh" testhost
     place="this machine's KVM"
     PATH=$build/release:$PATH "$root/bench/lib/boot_peers.sh" "$rounds" "$file" "$initrd" "$out" || status=$?
   else
     place="one test host: only the ratios mean something"
-    "$root/tools/testhost/run.sh" --timeout $((rounds * 3 * 125 + 300)) --out "$out" -- \
+    "$root/tools/testhost/run.sh" --timeout $((rounds * 4 * 125 + 300)) --out "$out" -- \
       "$root/bench/lib/boot_peers.sh" "$rounds" "$file" "$initrd" /out >&2 || status=$?
   fi
   [ "$status" = 0 ] || die "the boots ended with status $status" "see the messages above"
 
   declare -A wall
-  for monitor in crosvm microvm q35; do
+  for monitor in crosvm crosvm-hugepages microvm q35; do
     [ -s "$out/$monitor.json" ] || die "no boot of $monitor reached the guest's init" "see the messages above"
     wall[$monitor]=$(field wall_ms < "$out/$monitor.json" | median)
     report_value "$name, $monitor, wall, median of $(wc -l < "$out/$monitor.json")" "${wall[$monitor]}" ms
   done
   report_value "$name, crosvm / QEMU microvm" "$(ratio "${wall[crosvm]}" "${wall[microvm]}")" "" 0.7
+  report_value "$name, crosvm --hugepages / QEMU microvm" "$(ratio "${wall[crosvm-hugepages]}" "${wall[microvm]}")" ""
   report_value "$name, crosvm / QEMU q35" "$(ratio "${wall[crosvm]}" "${wall[q35]}")" ""
   report_note "guest init: cloud12 $kernel, 1 vCPU, 512 MiB, in $place"
   [ ! -e "$out/failed" ] || report_note "boots that did not reach init: $(sort "$out/failed" | uniq -c | xargs)"
