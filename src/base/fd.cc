@@ -47,6 +47,15 @@ Result<Fd> open_path(const std::string& path, int flags, unsigned mode) {
   return fd;
 }
 
+Result<void> ensure_standard_descriptors() {
+  for (int number : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(number, F_GETFD) >= 0) continue;
+    // The lowest free number, which is this one.
+    if (::open("/dev/null", O_RDWR) < 0) return fail(Error::from_errno("opening", "/dev/null"));
+  }
+  return {};
+}
+
 Result<size_t> read_full(const Fd& fd, std::span<std::byte> buffer, const std::string& object) {
   size_t done = 0;
   while (done < buffer.size()) {

@@ -41,6 +41,12 @@ class Fd {
 /// bad_file_descriptor (cli.md 1.3, PATH). `mode` is for O_CREAT.
 Result<Fd> open_path(const std::string& path, int flags, unsigned mode = 0666);
 
+/// Opens /dev/null for each of standard input, output and error that is closed. Else the next file
+/// we open would get its number, and messages meant for people would land in it. Not
+/// close-on-exec, as standard descriptors are. Call before anything is opened. Errors: the errno of
+/// opening /dev/null.
+Result<void> ensure_standard_descriptors();
+
 /// Reads until `buffer` is full or the end of file; returns the bytes read. `object` names the
 /// file in errors.
 Result<size_t> read_full(const Fd& fd, std::span<std::byte> buffer, const std::string& object);

@@ -4,9 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <thread>
+#include <vector>
 
 namespace crosvm {
 namespace {
@@ -132,6 +136,27 @@ TEST(Fd, ErrorsNameTheObject) {
   EXPECT_EQ(file_size(directory, "disk").error().what(), "disk is a directory, not a file");
   auto [reader, writer] = make_pipe();
   EXPECT_EQ(file_size(reader, "disk").error().what(), "disk is not a regular file");
+}
+
+TEST(Fd, OnlyMissingStandardDescriptorsAreOpened) {
+  auto check = [](std::vector<int> closed) {
+    struct stat before[3], after[3];
+    for (int i = 0; i < 3; ++i) ::fstat(i, &before[i]);
+    for (int number : closed) ::close(number);
+    if (!ensure_standard_descriptors()) std::_Exit(1);
+    struct stat null{};
+    ::stat("/dev/null", &null);
+    for (int i = 0; i < 3; ++i) {
+      const bool was_closed = std::ranges::find(closed, i) != closed.end();
+      const auto expected = was_closed ? null.st_rdev : before[i].st_rdev;
+      if (::fstat(i, &after[i]) != 0 || after[i].st_rdev != expected) std::_Exit(2 + i);
+    }
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(check({}), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(check({1}), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(check({0, 2}), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(check({0, 1, 2}), testing::ExitedWithCode(0), "");
 }
 
 TEST(Fd, EventfdCountsSignals) {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/fd.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "cli/command_line.h"
@@ -156,6 +157,7 @@ int dispatch(const CommandLine& line, RunOptions options, const Globals& globals
 }  // namespace
 
 int crosvm_main(int argc, const char* const* argv, const RunVm& run_vm) {
+  if (auto ready = ensure_standard_descriptors(); !ready) return fail_with(ready.error());
   std::vector<std::string_view> arguments;
   for (int i = 1; i < argc; ++i) arguments.emplace_back(argv[i]);
   Result<CommandLine> line = parse_command_line(root_command(), arguments);

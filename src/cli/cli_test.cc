@@ -1,12 +1,16 @@
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/fd.h"
 #include "base/log.h"
 
 namespace crosvm {
@@ -49,6 +53,20 @@ Config config_of(std::vector<const char*> arguments) {
   Outcome outcome = crosvm(std::move(arguments));
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   return outcome.config.value_or(Config());
+}
+
+// Else what the VM opens first becomes standard error, and messages go into it.
+TEST(CliTest, ClosedStandardDescriptorsAreNotGivenToFilesOfTheVm) {
+  auto run_with_them_closed = [] {
+    for (int number : {0, 1, 2}) ::close(number);
+    const char* const arguments[] = {"crosvm", "--no-syslog", "run", "kernel"};
+    std::exit(crosvm_main(4, arguments, [](const Config&) -> Result<ExitState> {
+      Fd disk = TRY(open_path("/dev/zero", O_RDWR));
+      if (disk.get() > 2) return ExitState::kStop;
+      return fail(Error::invalid("the disk is a standard descriptor"));
+    }));
+  };
+  EXPECT_EXIT(run_with_them_closed(), ::testing::ExitedWithCode(0), "");
 }
 
 // Exit statuses, cli.md 6.1.
