@@ -1,6 +1,7 @@
 #include "platform/serial_backend.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,6 +86,19 @@ Result<void> check(const SerialConfig& config) {
   return {};
 }
 
+/// Opens without waiting: a FIFO that nobody reads, or a line without a carrier, must not hold up
+/// the start.
+Result<Fd> open_output_file(const std::string& path) {
+  auto file = open_path(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK);
+  struct stat status{};
+  if (file || file.error().code() != std::errc::no_such_device_or_address ||
+      ::stat(path.c_str(), &status) != 0 || !S_ISFIFO(status.st_mode)) {
+    return file;
+  }
+  return fail(Error(std::errc::no_such_device_or_address,
+                    format_text("opening FIFO {}: nobody reads it; start its reader first", path)));
+}
+
 Result<void> open_output(const SerialConfig& config, const SerialHost& host, SerialBackend& backend,
                          Fd& stream) {
   switch (config.type) {
@@ -100,7 +114,7 @@ Result<void> open_output(const SerialConfig& config, const SerialHost& host, Ser
       return {};
     }
     case SerialConfig::Type::kFile: {
-      Fd file = TRY(open_path(*config.path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY));
+      Fd file = TRY(open_output_file(*config.path));
       backend.output = TRY(make_fd_output(std::move(file), host.stop_event, *config.path));
       return {};
     }

@@ -10,6 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -105,6 +106,22 @@ TEST_F(SerialBackendTest, FileByInheritedDescriptor) {
   ASSERT_TRUE(backend) << backend.error().what();
   send(*backend, "hi");
   EXPECT_EQ(file_text(path), "hi");
+}
+
+TEST_F(SerialBackendTest, AFifoNeedsItsReaderFirst) {
+  const std::string path = directory_ + "/fifo";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  ::alarm(30);  // else the test would wait as long as the program
+  const std::string said = failure({.type = Type::kFile, .path = path});
+  ::alarm(0);
+  EXPECT_THAT(said, AllOf(HasSubstr(path), HasSubstr("nobody reads it; start its reader first")));
+
+  Fd reader = *open_path(path, O_RDONLY | O_NONBLOCK);
+  auto backend = open_serial_backend({.type = Type::kFile, .path = path}, host());
+  ASSERT_TRUE(backend) << backend.error().what();
+  send(*backend, "hi");
+  std::array<char, 8> got{};
+  EXPECT_EQ(::read(reader.get(), got.data(), got.size()), 2);
 }
 
 TEST_F(SerialBackendTest, TimestampsOnRequest) {
