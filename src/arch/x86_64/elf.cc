@@ -156,7 +156,8 @@ Result<AddressRange> load_segments(const GuestMemory& memory, const BootFile& fi
   uint64_t first = UINT64_MAX;
   uint64_t end = 0;
   for (const Segment& segment : elf.segments) {
-    if (segment.type != PT_LOAD || segment.memory_size == 0) continue;
+    const bool empty = segment.memory_size == 0 && segment.file_size == 0;
+    if (segment.type != PT_LOAD || empty) continue;
     TRY(check_segment(memory, file, size, segment));
     first = std::min(first, segment.paddr);
     end = std::max(end, segment.paddr + segment.memory_size);

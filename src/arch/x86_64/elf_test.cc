@@ -126,6 +126,17 @@ TEST(Elf, SegmentThatWrapsOrIsHugeIsRefused) {
   }
 }
 
+TEST(Elf, SegmentWithMoreInTheFileThanInMemoryIsRefused) {
+  Machine machine(64);
+  for (uint64_t size : {0x0, 0x1, 0xFF}) {
+    for (uint64_t paddr : {0x2000000, 0x7000}) {  // also where it may not go at all
+      const ElfSpec spec = {.segments = {{}, {.paddr = paddr, .memory_size = size}}};
+      EXPECT_THAT(error_of(load(machine, elf64(spec))), HasSubstr("has a segment at")) << size;
+      EXPECT_EQ(machine.byte_at(paddr), 0) << size;
+    }
+  }
+}
+
 TEST(Elf, NothingIsWrittenWhenALaterSegmentIsBad) {
   Machine machine(64);
   EXPECT_FALSE(load(machine, elf64({.segments = {{}, {.paddr = 0x4000000}}})).has_value());
