@@ -47,8 +47,9 @@ PciConfigSpace::PciConfigSpace(const PciIdentity& identity) {
 Result<void> PciConfigSpace::add_bar(size_t index, const PciBar& bar) {
   uint64_t smallest = bar.kind == PciBar::Kind::kIo ? 4 : 16;
   bool wide = bar.kind == PciBar::Kind::kMemory64;
-  // A register that a BAR uses has writable bits; so has the upper half of a 64-bit one.
-  auto taken = [this](size_t i) { return writable_[kFirstBarRegister + i] != 0; };
+  auto taken = [this](size_t i) {  // also by the upper half of a 64-bit one
+    return bars_[i] || (i > 0 && bars_[i - 1] && bars_[i - 1]->kind == PciBar::Kind::kMemory64);
+  };
   if (index + (wide ? 1 : 0) >= kBars || taken(index) || (wide && taken(index + 1))) {
     return fail(Error::invalid(format_text("PCI BAR {} is not free", index)));
   }

@@ -9,8 +9,8 @@
 
 namespace crosvm {
 
-/// A PCI function. Configuration accesses are serialised by PciRoot, BAR accesses by the bus; both
-/// may happen at once on different threads.
+/// A PCI function. PciRoot serialises its configuration accesses, and apart from those the accesses
+/// to all its BARs; one of each kind may happen at once on different threads.
 class PciDevice {
  public:
   virtual ~PciDevice() = default;

@@ -8,6 +8,11 @@
 namespace crosvm {
 namespace {
 
+// What a BAR takes of its window at least (platform.md 1.1). Two functions never share a page, so
+// that a guest can hand one of them to somebody it does not trust.
+constexpr uint64_t kSmallestMmio = 0x1000;
+constexpr uint64_t kSmallestIo = 0x400;
+
 class HostBridge : public PciDevice {
  public:
   std::string_view label() const override { return "PCI host bridge"; }
@@ -32,26 +37,30 @@ Result<uint64_t> AddressAllocator::allocate(uint64_t size) {
   return base;
 }
 
-/// A BAR as a device of the bus.
+/// A BAR as a device of the bus, whose lock is one for each BAR and place; `lock` is the
+/// function's.
 class PciRoot::BarWindow : public BusDevice {
  public:
-  BarWindow(std::shared_ptr<PciDevice> device, size_t bar)
-      : device_(std::move(device)), bar_(bar) {}
+  BarWindow(std::shared_ptr<PciDevice> device, std::shared_ptr<std::mutex> lock, size_t bar)
+      : device_(std::move(device)), lock_(std::move(lock)), bar_(bar) {}
   std::string_view label() const override { return device_->label(); }
   void read(uint64_t offset, std::span<std::byte> data) override {
+    std::lock_guard serialised(*lock_);
     device_->read_bar(bar_, offset, data);
   }
   void write(uint64_t offset, std::span<const std::byte> data) override {
+    std::lock_guard serialised(*lock_);
     device_->write_bar(bar_, offset, data);
   }
 
  private:
   std::shared_ptr<PciDevice> device_;
+  std::shared_ptr<std::mutex> lock_;
   size_t bar_;
 };
 
 PciRoot::PciRoot(Bus& mmio, Bus& io, PciWindows windows) : mmio_(mmio), io_(io), windows_(windows) {
-  functions_.emplace(PciAddress{}, Function{std::make_shared<HostBridge>(), {}});
+  functions_.emplace(PciAddress{}, Function{.device = std::make_shared<HostBridge>()});
 }
 
 PciRoot::~PciRoot() {
@@ -88,12 +97,13 @@ Result<void> PciRoot::place_bars(PciDevice& device) {
     if (!bar) continue;
     Result<uint64_t> address = fail(Error(std::errc::no_space_on_device, ""));
     if (bar->kind == PciBar::Kind::kIo) {
-      address = windows_.io.allocate(bar->size);
+      address = windows_.io.allocate(std::max(bar->size, kSmallestIo));
     } else {
+      uint64_t size = std::max(bar->size, kSmallestMmio);
       if (bar->kind == PciBar::Kind::kMemory64 && bar->prefetchable) {
-        address = windows_.high_mmio.allocate(bar->size);
+        address = windows_.high_mmio.allocate(size);
       }
-      if (!address) address = windows_.low_mmio.allocate(bar->size);
+      if (!address) address = windows_.low_mmio.allocate(size);
     }
     config.set_bar_address(i, TRY(with_context(std::move(address), device.label())));
   }
@@ -123,7 +133,13 @@ void PciRoot::set_multifunction(PciAddress slot) {
   }
 }
 
-void PciRoot::update_mappings(Function& function) {
+void PciRoot::follow(Function& function) {
+  if (!update_mappings(function)) return;
+  for (auto& [address, waiting] : functions_) update_mappings(waiting);
+}
+
+bool PciRoot::update_mappings(Function& function) {
+  bool removed = false;
   PciConfigSpace& config = function.device->config();
   for (size_t i = 0; i < PciConfigSpace::kBars; ++i) {
     std::optional<PciBar> bar = config.bar(i);
@@ -137,16 +153,19 @@ void PciRoot::update_mappings(Function& function) {
       if (decoded && now->second.address == address) continue;
       bus.remove(now->second.address);
       function.mapped.erase(now);
+      removed = true;
     }
     if (!decoded) continue;
-    Result<void> placed =
-        bus.insert(address, bar->size, std::make_shared<BarWindow>(function.device, i));
+    Result<void> placed = bus.insert(
+        address, bar->size, std::make_shared<BarWindow>(function.device, function.bar_lock, i));
     if (placed) {
       function.mapped[i] = {.address = address, .io = io};
-    } else {  // while sizing its BARs, or a guest's mistake: the BAR answers nowhere until moved
+    } else {  // while sizing its BARs, or a guest's mistake: the BAR answers nowhere until one
+              // moves
       log::debug("PCI: BAR {} is not decoded: {}", i, placed.error().what());
     }
   }
+  return removed;
 }
 
 void PciRoot::config_read(PciAddress address, size_t index, size_t offset,
@@ -168,7 +187,7 @@ void PciRoot::config_write(PciAddress address, size_t index, size_t offset,
   if (found == functions_.end()) return;
   PciDevice& device = *found->second.device;
   device.config().write(index, offset, data);
-  update_mappings(found->second);
+  follow(found->second);
   device.config_written(index);
 }
 

@@ -64,14 +64,19 @@ class PciRoot {
   };
   struct Function {
     std::shared_ptr<PciDevice> device;
-    std::map<size_t, Mapped> mapped;  // BARs that are on a bus now
+    /// Held while a BAR is accessed. Shared with those on the bus, which may outlast a move.
+    std::shared_ptr<std::mutex> bar_lock = std::make_shared<std::mutex>();
+    std::map<size_t, Mapped> mapped{};  // BARs that are on a bus now
   };
 
   Result<void> place_bars(PciDevice& device);
   /// The header's multi-function bit stands in all functions of a slot when any but 0 exists.
   void set_multifunction(PciAddress slot);
-  /// Brings the buses in line with the command register and the BARs.
-  void update_mappings(Function& function);
+  /// Brings the buses in line with the command register and the BARs after a write. Where a BAR
+  /// went away, one that it kept from being decoded takes its place.
+  void follow(Function& function);
+  /// Does so for one function; true when a BAR was taken off a bus.
+  bool update_mappings(Function& function);
   Result<PciAddress> choose(const PciDevice& device, std::optional<PciAddress> wanted) const;
 
   Bus& mmio_;

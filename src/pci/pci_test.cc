@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <random>
+#include <thread>
 
 #include "pci/pci_config_access.h"
 #include "pci/pvpanic.h"
@@ -149,6 +152,73 @@ TEST_F(PciTest, ABarMovedOntoAnotherDeviceAnswersNowhereUntilItMovesOn) {
   EXPECT_EQ(load<uint8_t>(0xe0000000), 3);
 }
 
+TEST_F(PciTest, ABarThatWasInTheWayMakesRoom) {
+  PciAddress first = add_pvpanic();
+  PciAddress second = add_pvpanic();
+  uint32_t taken = load<uint32_t>(ecam(first, 0x10));
+  store<uint32_t>(ecam(second, 0x10), taken);
+  store<uint16_t>(ecam(first, 4), 0);
+  store<uint32_t>(ecam(first, 0x10), 0xe0000000);
+  store<uint16_t>(ecam(first, 4), 2);
+  EXPECT_EQ(load<uint8_t>(0xe0000000), 3);
+  EXPECT_EQ(load<uint8_t>(taken), 3) << "the second one's, which nobody wrote to again";
+}
+
+/// A function with two BARs of each kind's smallest size, which notices accesses at once.
+class BusyDevice : public PciDevice {
+ public:
+  BusyDevice() {
+    CHECK(config_.add_bar(0, {.size = 16}));
+    CHECK(config_.add_bar(1, {.size = 16}));
+    CHECK(config_.add_bar(2, {.kind = PciBar::Kind::kIo, .size = 4}));
+    CHECK(config_.add_bar(3, {.kind = PciBar::Kind::kIo, .size = 4}));
+    CHECK(config_.add_bar(4, {.kind = PciBar::Kind::kMemory64, .prefetchable = true, .size = 16}));
+  }
+  std::string_view label() const override { return "busy"; }
+  PciConfigSpace& config() override { return config_; }
+  void read_bar(size_t, uint64_t, std::span<std::byte> data) override {
+    if (inside++ != 0) ++overlaps;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    --inside;
+    data[0] = std::byte{0x5a};
+  }
+  void write_bar(size_t, uint64_t, std::span<const std::byte>) override {}
+
+  std::atomic<int> inside = 0;
+  std::atomic<int> overlaps = 0;
+
+ private:
+  PciConfigSpace config_{{.vendor = 1}};
+};
+
+TEST_F(PciTest, AccessesToAllBarsOfAFunctionComeOneAtATime) {
+  auto device = std::make_shared<BusyDevice>();
+  PciAddress address = *root_.add(device, {});
+  uint32_t first = load<uint32_t>(ecam(address, 0x10));
+  uint32_t second = load<uint32_t>(ecam(address, 0x14));
+  auto reads = [this](uint64_t at) {
+    return std::thread([this, at] { EXPECT_EQ(load<uint8_t>(at), 0x5a); });
+  };
+  std::thread one = reads(first);
+  std::thread other = reads(second);
+  while (device->inside == 0) std::this_thread::yield();
+  store<uint32_t>(ecam(address, 0x10), 0xe0000000);  // while it is being read
+  std::thread moved = reads(0xe0000000);
+  for (std::thread* thread : {&one, &other, &moved}) thread->join();
+  EXPECT_EQ(device->overlaps, 0);
+}
+
+TEST_F(PciTest, SmallBarsDoNotShareAPageOrAPortBlock) {
+  PciAddress address = *root_.add(std::make_shared<BusyDevice>(), {});
+  EXPECT_EQ(load<uint32_t>(ecam(address, 0x10)), kLowMmio);
+  EXPECT_EQ(load<uint32_t>(ecam(address, 0x14)), kLowMmio + 0x1000);
+  EXPECT_EQ(load<uint32_t>(ecam(address, 0x18)), 0xc000U | 1);
+  EXPECT_EQ(load<uint32_t>(ecam(address, 0x1c)), 0xc400U | 1);
+  EXPECT_TRUE(root_.add(std::make_shared<BusyDevice>(), {}));
+  EXPECT_EQ(load<uint32_t>(ecam({.device = 2}, 0x20)), 0x1000U | 0xc);
+  EXPECT_EQ(load<uint32_t>(ecam({.device = 2}, 0x24)), 0x100U);
+}
+
 TEST_F(PciTest, IdentityAndStatusAreReadOnly) {
   PciAddress address = add_pvpanic();
   for (uint64_t offset : {0x00, 0x02, 0x06, 0x08, 0x0e, 0x2c, 0x2e, 0x34}) {
@@ -222,7 +292,9 @@ TEST(PciConfigSpace, BarsThatCannotBeAreRefused) {
   EXPECT_FALSE(config.add_bar(0, {.size = 8}));
   EXPECT_FALSE(config.add_bar(5, {.kind = PciBar::Kind::kMemory64, .size = 4096}));
   EXPECT_TRUE(config.add_bar(0, {.kind = PciBar::Kind::kMemory64, .size = 1ULL << 33}));
+  EXPECT_FALSE(config.add_bar(0, {.size = 4096})) << "taken, without a writable bit below 4 GiB";
   EXPECT_FALSE(config.add_bar(1, {.size = 4096})) << "the upper half of BAR 0";
+  EXPECT_TRUE(config.add_bar(2, {.size = 4096}));
   config.set_bar_address(0, 0x12'0000'0000);
   EXPECT_EQ(config.bar_address(0), 0x12'0000'0000U);
 }
