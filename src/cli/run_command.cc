@@ -6,6 +6,7 @@
 
 #include "base/format.h"
 #include "base/key_value.h"
+#include "base/log.h"
 #include "cli/serial_options.h"
 
 namespace crosvm {
@@ -60,10 +61,15 @@ Result<void> take_cpus(RunOptions& options, std::string_view value) {
   size_t boot_cpu = 0;  // has an effect on aarch64 only
   UnbuiltKey clusters{"clusters"}, core_types{"core-types"}, freq_domains{"freq-domains"},
       mte{"mte"}, sve{"sve"};
-  return read_key_values(
+  TRY(read_key_values(
       value, {kv_key("num-cores", options.config.vcpus), kv_key("clusters", clusters),
               kv_key("core-types", core_types), kv_key("boot-cpu", boot_cpu),
-              kv_key("freq-domains", freq_domains), kv_key("mte", mte), kv_key("sve", sve)});
+              kv_key("freq-domains", freq_domains), kv_key("mte", mte), kv_key("sve", sve)}));
+  if (boot_cpu != 0 && boot_cpu >= options.config.vcpus) {
+    log::warn("--cpus boot-cpu={}: there are {} vCPUs; vCPU 0 boots", boot_cpu,
+              options.config.vcpus);
+  }
+  return {};
 }
 
 Result<void> take_mem(RunOptions& options, std::string_view value) {

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <concepts>
 #include <limits>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 
@@ -29,6 +30,9 @@ template <class T>
 concept HasElements = requires(T& t) { t.elements(); };
 template <class T, class F>
 concept HasFields = requires(T& t, F& f) { t.fields(f); };
+
+/// What a peer named, short enough for a log record.
+inline std::string_view clip(std::string_view name) { return name.substr(0, 64); }
 
 /// Collects descriptors in order of appearance; takes them out of the message.
 class Encoder {
@@ -203,7 +207,7 @@ class Decoder {
       value = static_cast<T>(i);
       return {};
     }
-    return fail(Error::invalid(format_text("\"{}\" is not known", name)));
+    return fail(Error::invalid(format_text("\"{}\" is not known", clip(name))));
   }
 
   template <class T, size_t N>
@@ -244,7 +248,7 @@ class Decoder {
       tag = members[0].first;
       payload = &members[0].second;
     }
-    Result<void> result = fail(Error::invalid(format_text("\"{}\" is not known", tag)));
+    Result<void> result = fail(Error::invalid(format_text("\"{}\" is not known", clip(tag))));
     auto try_one = [&]<class One>(std::type_identity<One>) {
       if (One::kTag != tag) return false;
       result = with_context(decode_payload(payload, value.template emplace<One>()), tag);

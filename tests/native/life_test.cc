@@ -14,6 +14,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "control/socket.h"
 #include "vm_process.h"
 
 namespace crosvm::test {
@@ -123,6 +124,36 @@ TEST_F(NativeLifeTest, AVmWhoseOutputNobodyReadsStillEnds) {
   ::usleep(300'000);  // lets the vCPU come to its write
   EXPECT_EQ(client({"stop", socket_}), 0);
   EXPECT_EQ(vm.wait_exit(seconds(30)), 0);
+}
+
+TEST_F(NativeLifeTest, ASignalEndsAVmWhoseTerminalNobodyReads) {
+  std::vector<std::string> arguments = {"--no-syslog",   "run",
+                                        "--serial",      "type=stdout,stdin",
+                                        "--serial",      "type=stdout,hardware=debugcon",
+                                        payload("count")};
+  VmProcess vm(arguments, VmProcess::Input::kTerminal);
+  ASSERT_TRUE(vm.has_output(std::chrono::milliseconds(30'000)));
+  ::usleep(300'000);  // until the terminal is full
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit_unread(seconds(30)), 0);
+}
+
+TEST_F(NativeLifeTest, ALogThatNobodyReadsDoesNotHoldUpTheVm) {
+  VmProcess vm(run("spin", {"-s", socket_}));
+  ASSERT_TRUE(vm.wait_for("!", seconds(30)));
+  ::fcntl(vm.error_pipe().get(), F_SETPIPE_SZ, 4096);
+  for (int second = 0; second < 3; ++second) {  // the records of one second are limited
+    for (int i = 0; i < 30; ++i) {
+      auto peer = control::PacketSocket::connect(socket_);
+      ASSERT_TRUE(peer.has_value());
+      control::Packet junk{.text = "{\"" + std::string(60, 'x') + "\":1}", .fds = {}};
+      ASSERT_TRUE(peer->send(junk));
+    }
+    ::usleep(1'100'000);
+  }
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit_unread(seconds(30)), 0);
+  EXPECT_THAT(scratch_.entries(), IsEmpty());
 }
 
 TEST_F(NativeLifeTest, TheSocketOfAKilledVmIsReplaced) {

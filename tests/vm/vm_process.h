@@ -34,6 +34,11 @@ class VmProcess {
   /// Waits for the end; the exit status, 128 + number for a signal, nothing on time-out.
   std::optional<int> wait_exit(std::chrono::seconds timeout = std::chrono::seconds(120));
 
+  /// The same without reading what the child writes.
+  std::optional<int> wait_exit_unread(std::chrono::seconds timeout);
+
+  /// The pipe behind the child's stderr, for its settings.
+  const Fd& error_pipe() const { return errors_from_child_; }
   pid_t pid() const { return pid_; }
   /// Reads what the child has written to stdout so far and forgets it.
   void discard_output();
