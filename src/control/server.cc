@@ -26,11 +26,13 @@ struct Connection {
   explicit Connection(PacketSocket connected) : socket(std::move(connected)) {}
 
   PacketSocket socket;
-  EventLoop::WatchId watch = 0;  // 0: not watched
+  EventLoop::WatchId watch = 0;  // 0: not watched yet
   std::deque<Packet> output;
   bool busy = false;      // a request that others must not overtake is being executed
   size_t late = 0;        // requests whose answers may come any time
-  uint64_t last_use = 0;  // a count, for finding the one idle longest
+  uint64_t last_use = 0;  // a count, for finding the one unused longest
+
+  bool waits_for_answer() const { return busy || late != 0; }
 };
 
 }  // namespace
@@ -59,10 +61,14 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   using Held = std::shared_ptr<Connection>;
 
   Result<void> watch_listener();
+  void pause_accepting();
   void accept_one();
   void add(PacketSocket socket);
-  bool close_idle();
-  void ready(uint64_t id);
+  bool make_room();
+  void ready(uint64_t id, uint32_t events);
+  bool may_read(const Connection& connection) const {
+    return !connection.busy && connection.late < options_.max_late;
+  }
   void read_request(uint64_t id, const Held& connection);
   void dispatch(uint64_t id, const Held& connection, Request request);
   bool flush(uint64_t id, const Held& connection);
@@ -134,21 +140,25 @@ void ServerCore::accept_one() {
     if (*socket) add(std::move(**socket));
     return;
   }
-  // The descriptor an idle one held serves the next attempt.
-  if (socket.error().code() == std::errc::too_many_files_open && close_idle()) return;
+  // The descriptor that another held serves the next attempt.
+  if (socket.error().code() == std::errc::too_many_files_open && make_room()) return;
   if (log_limit_.allows()) log::error("{}", socket.error().what());
   // The waiting client would keep the listener ready, and the loop spinning.
   loop_.unwatch(std::exchange(listener_watch_, 0));
+  pause_accepting();
+}
+
+void ServerCore::pause_accepting() {
   accept_timer_ = loop_.after(kAcceptPause, [this] {
-    if (auto watched = watch_listener(); !watched) log::error("{}", watched.error().what());
+    auto watched = watch_listener();
+    if (watched) return;
+    if (log_limit_.allows()) log::error("{}", watched.error().what());
+    pause_accepting();
   });
 }
 
 void ServerCore::add(PacketSocket socket) {
-  if (connections_.size() >= options_.max_connections && !close_idle()) {
-    if (log_limit_.allows()) log::error("control connection refused: all others are busy");
-    return;
-  }
+  if (connections_.size() >= options_.max_connections) make_room();
   uint64_t id = next_id_++;
   auto connection = std::make_shared<Connection>(std::move(socket));
   connection->last_use = ++uses_;
@@ -156,14 +166,18 @@ void ServerCore::add(PacketSocket socket) {
   update_watch(id, connection);
 }
 
-bool ServerCore::close_idle() {
-  auto best = connections_.end();
-  for (auto it = connections_.begin(); it != connections_.end(); ++it) {
-    if (it->second->busy || it->second->late != 0) continue;
-    if (best == connections_.end() || it->second->last_use < best->second->last_use) best = it;
-  }
-  if (best == connections_.end()) return false;
-  drop(best->first, "idle, and there are too many");
+/// Closes the connection unused longest: an idle one, or where all wait for answers, one of those.
+/// False when there is none at all.
+bool ServerCore::make_room() {
+  auto rank = [](const auto& entry) {
+    const Connection& connection = *entry.second;
+    return std::pair(connection.waits_for_answer(), connection.last_use);
+  };
+  auto oldest = std::ranges::min_element(connections_, {}, rank);
+  if (oldest == connections_.end()) return false;
+  drop(oldest->first, oldest->second->waits_for_answer()
+                          ? "too many, and all wait for answers; this one longest"
+                          : "idle, and there are too many");
   return true;
 }
 
@@ -172,13 +186,15 @@ ServerCore::Held ServerCore::find(uint64_t id) const {
   return found == connections_.end() ? nullptr : found->second;
 }
 
-void ServerCore::ready(uint64_t id) {
+void ServerCore::ready(uint64_t id, uint32_t events) {
   Held connection = find(id);
   if (!connection) return;
   if (!connection->output.empty()) {
     if (flush(id, connection)) update_watch(id, connection);
-  } else {
+  } else if (may_read(*connection)) {
     read_request(id, connection);
+  } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
+    drop(id, "with answers outstanding");
   }
 }
 
@@ -259,22 +275,21 @@ bool ServerCore::flush(uint64_t id, const Held& connection) {
   return true;
 }
 
-/// Waits for what the connection needs next, and for nothing while a request is executed: a hang-up
-/// would be reported again and again.
+/// Waits for what the connection needs next; while a request is executed, for a hang-up alone,
+/// which is always reported.
 void ServerCore::update_watch(uint64_t id, const Held& connection) {
   if (!connections_.contains(id)) return;
   uint32_t events = 0;
   if (!connection->output.empty()) {
     events = EPOLLOUT;
-  } else if (!connection->busy && connection->late < options_.max_late) {
+  } else if (may_read(*connection)) {
     events = EPOLLIN;
   }
-  if (events == 0) return loop_.unwatch(std::exchange(connection->watch, 0));
   Result<void> watched;
   if (connection->watch != 0) {
     watched = loop_.set_events(connection->watch, events);
   } else if (auto watch = loop_.watch(connection->socket.fd(), events,
-                                      [this, id](uint32_t) { ready(id); })) {
+                                      [this, id](uint32_t ready_for) { ready(id, ready_for); })) {
     connection->watch = *watch;
   } else {
     watched = fail(std::move(watch).error());

@@ -33,14 +33,15 @@ class Reply {
 /// answered, made late, or its Reply given up, which leaves it unanswered. While answers wait to be
 /// read by the client, nothing more is read from it. So a client holds at most one packet, a
 /// bounded number of late answers and its descriptors in memory. A malformed request is logged and
-/// not answered.
+/// not answered. The answers of a client that hangs up are thrown away, with a record.
 class Server {
  public:
   using Handler = std::function<void(Request, Reply)>;
 
   struct Options {
-    /// Above this, the connection that has been idle longest is closed for a new one, so that idle
-    /// clients cannot keep out the one that says stop. 0: half the descriptors we may open.
+    /// Above this, the connection that has been idle longest is closed for a new one, or where all
+    /// wait for answers, the one unused longest: so no clients can keep out the one that says stop.
+    /// 0: half the descriptors we may open.
     size_t max_connections = 0;
     /// Late answers a connection may wait for before it is no longer read.
     size_t max_late = 64;

@@ -35,8 +35,9 @@ class ServerTest : public testing::Test {
   }
 
   void start(Server::Handler handler, Server::Options options = {}) {
-    auto server =
-        Server::create(*loop_, Listener::open(path_).value(), std::move(handler), options);
+    Listener listener = Listener::open(path_).value();
+    listener_number_ = listener.fd().get();
+    auto server = Server::create(*loop_, std::move(listener), std::move(handler), options);
     ASSERT_TRUE(server) << server.error().what();
     server_ = std::move(*server);
     thread_ = std::thread([this] { ASSERT_TRUE(loop_->run()); });
@@ -57,6 +58,12 @@ class ServerTest : public testing::Test {
     size_t count = 0;
     on_loop([&] { count = server_->connection_count(); });
     return count;
+  }
+
+  /// Whether it comes to this many connections, in a time that is ample.
+  bool comes_to(size_t count) {
+    for (int i = 0; i < 5000 && connections() != count; ++i) std::this_thread::sleep_for(1ms);
+    return connections() == count;
   }
 
   PacketSocket client() const { return PacketSocket::connect(path_).value(); }
@@ -83,6 +90,7 @@ class ServerTest : public testing::Test {
   std::unique_ptr<EventLoop> loop_ = std::move(EventLoop::create().value());
   std::unique_ptr<Server> server_;
   std::thread thread_;
+  int listener_number_ = -1;
 };
 
 TEST_F(ServerTest, AnswersEachRequestInOrder) {
@@ -276,6 +284,93 @@ TEST_F(ServerTest, IdleClientsGiveWayToANewOneOldestFirst) {
   EXPECT_EQ(hear(clients[1]), "closed");  // the one unused longest
   say(clients[0], gpe(5));
   EXPECT_EQ(hear(clients[0]), err(5));
+}
+
+TEST_F(ServerTest, AHangUpIsNoticedWhileAnAnswerIsOutstanding) {
+  testing::internal::CaptureStderr();
+  std::vector<Reply> pending;
+  start([&](Request, Reply reply) { pending.push_back(reply); });
+  PacketSocket finished = client();  // with asking, not with listening
+  say(finished, "\"Exit\"");
+  ASSERT_EQ(::shutdown(finished.fd().get(), SHUT_WR), 0);
+  std::optional<PacketSocket> gone = client();
+  say(*gone, "\"Exit\"");
+  size_t seen = 0;
+  while (seen < 2) on_loop([&] { seen = pending.size(); });
+  gone.reset();
+  EXPECT_TRUE(comes_to(1));
+  on_loop([&] {
+    for (const Reply& reply : pending) reply(response::Ok());
+    pending.clear();
+  });
+  EXPECT_EQ(hear(finished), "\"Ok\"");
+  EXPECT_TRUE(comes_to(0));
+  stop();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("gone before its answer"));
+}
+
+TEST_F(ServerTest, ClientsThatWaitForAnswersGiveWayWhereNoneIsIdle) {
+  std::vector<Reply> pending;
+  start(
+      [&](Request request, Reply reply) {
+        if (std::holds_alternative<Gpe>(request)) return echo(std::move(request), reply);
+        pending.push_back(reply);
+      },
+      {.max_connections = 3});
+  std::vector<PacketSocket> waiting;
+  for (size_t i = 1; i <= 2; ++i) {
+    waiting.push_back(client());
+    say(waiting.back(), "\"Exit\"");
+    size_t seen = 0;
+    while (seen < i) on_loop([&] { seen = pending.size(); });
+  }
+  PacketSocket idle = client();
+  EXPECT_TRUE(comes_to(3));
+  PacketSocket first = client();
+  say(first, gpe(1));
+  EXPECT_EQ(hear(first), err(1));
+  EXPECT_EQ(hear(idle), "closed");  // rather than one that waits, and waits longer
+  say(first, "\"Exit\"");
+  size_t seen = 0;
+  while (seen < 3) on_loop([&] { seen = pending.size(); });
+
+  PacketSocket second = client();
+  say(second, gpe(2));
+  EXPECT_EQ(hear(second), err(2));
+  EXPECT_EQ(hear(waiting[0]), "closed");
+  on_loop([&] {
+    for (const Reply& reply : pending) reply(response::Ok());
+    pending.clear();
+  });
+  EXPECT_EQ(hear(waiting[1]), "\"Ok\"");
+}
+
+TEST_F(ServerTest, AcceptsAgainAfterTheListenerCouldNotBeWatchedForAWhile) {
+  start(echo);
+  std::vector<Fd> hoard;
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit tight = before;
+  tight.rlim_cur = 64;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  while (Fd fd = Fd(::dup(0))) hoard.push_back(std::move(fd));
+  hoard.pop_back();
+  PacketSocket socket = client();  // with nothing left to accept it with: the server pauses
+  Fd listener(listener_number_);
+  std::optional<Result<EventLoop::WatchId>> in_the_way;  // of the listener's own watch
+  while (!in_the_way || !*in_the_way) {
+    on_loop([&] { in_the_way = loop_->watch(listener, 0, [](uint32_t) {}); });
+  }
+  listener.release();
+  hoard.clear();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  std::this_thread::sleep_for(250ms);  // until the pause is over
+  on_loop([&] { loop_->unwatch(**in_the_way); });
+
+  timeval timeout{.tv_sec = 10, .tv_usec = 0};
+  ASSERT_EQ(::setsockopt(socket.fd().get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)), 0);
+  say(socket, gpe(12));
+  EXPECT_EQ(hear(socket), err(12));
 }
 
 TEST_F(ServerTest, RunsOutOfDescriptorsAndRecovers) {
