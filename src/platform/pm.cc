@@ -69,18 +69,25 @@ struct Pm::State {
     return false;
   }
 
-  /// Changes the registers by `change` under the lock, then raises the SCI if an event stands.
+  /// Changes the registers by `change` under the lock, then asserts the SCI if an event stands,
+  /// which is returned.
   template <class F>
-  void update(F change) {
-    bool raise;
+  bool update(F change) {
+    bool stands;
     {
       std::lock_guard guard(mutex);
       change();
-      raise = event_stands();
+      stands = event_stands();
     }
-    if (!raise) return;
-    signal_eventfd(sci_trigger);
-    if (actions.resume) actions.resume();
+    if (stands) signal_eventfd(sci_trigger);
+    return stands;
+  }
+
+  /// The same, where `change` raises an event: that also wakes the guest. What stands already does
+  /// not, or a suspension that the user asked for would end at the guest's next EOI.
+  template <class F>
+  void raise(F change) {
+    if (update(change) && actions.resume) actions.resume();
   }
 
   void set_event(int gpe) {
@@ -195,7 +202,8 @@ void Pm::State::write_pm1(uint64_t offset, std::span<const std::byte> data) {
     return;
   }
   if (base == kEnable) {
-    return update([&] { pm1_enable = static_cast<uint16_t>((pm1_enable & ~written) | value); });
+    update([&] { pm1_enable = static_cast<uint16_t>((pm1_enable & ~written) | value); });
+    return;
   }
   Sleep sleep;
   {
@@ -209,7 +217,7 @@ void Pm::State::write_pm1(uint64_t offset, std::span<const std::byte> data) {
 void Pm::State::suspend() {
   if (actions.suspend) actions.suspend();
   // What was raised just before would have asked for the resume too early, and never again.
-  update([] {});
+  raise([] {});
 }
 
 Pm::State::Sleep Pm::State::write_control(uint16_t value) {
@@ -225,7 +233,10 @@ Pm::State::Sleep Pm::State::write_control(uint16_t value) {
 }
 
 void Pm::State::write_gpe(uint64_t offset, uint8_t value) {
-  if (offset >= kGpeEnable) return update([&] { gpe_enable[offset - kGpeEnable] = value; });
+  if (offset >= kGpeEnable) {
+    update([&] { gpe_enable[offset - kGpeEnable] = value; });
+    return;
+  }
   std::lock_guard guard(mutex);
   gpe_status[offset - kGpeStatus] &= static_cast<uint8_t>(~value);
 }
@@ -236,15 +247,15 @@ void Pm::State::report_bad_access(std::string_view kind, uint64_t offset, size_t
 }
 
 void Pm::power_button() {
-  state_->update([this] { state_->pm1_status |= kPowerButton; });
+  state_->raise([this] { state_->pm1_status |= kPowerButton; });
 }
 
 void Pm::sleep_button() {
-  state_->update([this] { state_->pm1_status |= kSleepButton; });
+  state_->raise([this] { state_->pm1_status |= kSleepButton; });
 }
 
 void Pm::rtc_wake(Fd clear_event) {
-  state_->update([&] {
+  state_->raise([&] {
     state_->set_event(-1);
     // There is one alarm: a new ring takes the place of the one before.
     std::erase_if(state_->clear_events, [](const auto& one) { return one.gpe < 0; });
@@ -258,7 +269,7 @@ Result<void> Pm::gpe(uint32_t number, Fd clear_event) {
         format_text("general-purpose event {}: there are 0 to {}", number, kGpeCount - 1)));
   }
   bool room = true;
-  state_->update([&] {
+  state_->raise([&] {
     const int gpe = static_cast<int>(number);
     room = !clear_event || state_->clear_events.size() < kMaxClearEvents;
     if (!room) return;

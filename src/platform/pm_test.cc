@@ -154,6 +154,22 @@ TEST_F(PmTest, AnEventThatStandsAtSuspendResumesAtOnce) {
   EXPECT_EQ(resumes_, 1);
 }
 
+TEST_F(PmTest, OnlyANewEventResumes) {
+  Fd clear = *make_eventfd();
+  pm_->sleep_button();
+  ASSERT_TRUE(pm_->gpe(2, *clear.duplicate()));
+  write16(kEnable, 0x200);
+  write8(kGpeEnable, 0x04);
+  EXPECT_TRUE(sci());
+  EXPECT_TRUE(sci_after_eoi());
+  EXPECT_EQ(resumes_, 0) << "neither the guest's enabling nor its EOI is news";
+  pm_->power_button();
+  pm_->sleep_button();
+  pm_->rtc_wake(Fd());
+  ASSERT_TRUE(pm_->gpe(2));
+  EXPECT_EQ(resumes_, 4);
+}
+
 TEST_F(PmTest, GeneralPurposeEvents) {
   for (uint32_t number : {0u, 7u, 8u, 100u, 255u}) {
     const uint64_t byte = number / 8;
