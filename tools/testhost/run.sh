@@ -48,6 +48,7 @@ done
 
 "$root/tools/dev/install.sh" boot testhost
 "$root/tools/dev/kernels.sh" "$kernel"
+"$root/tools/testhost/qemu.sh" --fetch
 mkdir -p "$build/l1"
 initrd=$build/l1/initrd-$kernel
 "$root/tools/dev/pack_initrd.sh" "$kernel" "$root/tools/testhost/init" "$root/tools/testhost/modules.list" "$initrd"
@@ -90,11 +91,10 @@ trap 'exit 143' TERM HUP
 
 # qemu: the machine. Its console is a log for people.
 #
-# vmlinux, as unpacking a bzImage costs the emulated processor 5 s. No cmpxchg16b: QEMU before 8.0 leaves
-# garbage in EFLAGS after it, and a guest kernel of 6.12, which uses it in each allocation, soon dies of it.
+# vmlinux, as unpacking a bzImage costs the emulated processor 5 s.
 qemu() {
-  exec timeout -k 5 "$timeout" qemu-system-x86_64 -nodefaults -no-user-config -display none \
-    -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu qemu64,+svm,+npt,-cx16 -smp "$cpus" -m "$mem" \
+  exec timeout -k 5 "$timeout" "$root/tools/testhost/qemu.sh" -nodefaults -no-user-config -display none \
+    -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu qemu64,+svm,+npt,+x2apic -smp "$cpus" -m "$mem" \
     -no-reboot -kernel "$images/$kernel/vmlinux" -initrd "$initrd" \
     -append "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable cryptomgr.notests=1 testhost.session=$root/tools/testhost/session" \
     -serial "file:$run/console.log" \
