@@ -66,7 +66,12 @@ class ServerTest : public testing::Test {
     return connections() == count;
   }
 
-  PacketSocket client() const { return PacketSocket::connect(path_).value(); }
+  PacketSocket client() const {
+    PacketSocket socket = PacketSocket::connect(path_).value();
+    timeval ample{.tv_sec = 20, .tv_usec = 0};  // a lost answer fails the test
+    EXPECT_EQ(::setsockopt(socket.fd().get(), SOL_SOCKET, SO_RCVTIMEO, &ample, sizeof(ample)), 0);
+    return socket;
+  }
   static void say(PacketSocket& socket, std::string text) {
     ASSERT_TRUE(socket.send({.text = std::move(text), .fds = {}}));
   }
@@ -366,9 +371,6 @@ TEST_F(ServerTest, AcceptsAgainAfterTheListenerCouldNotBeWatchedForAWhile) {
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
   std::this_thread::sleep_for(250ms);  // until the pause is over
   on_loop([&] { loop_->unwatch(**in_the_way); });
-
-  timeval timeout{.tv_sec = 10, .tv_usec = 0};
-  ASSERT_EQ(::setsockopt(socket.fd().get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)), 0);
   say(socket, gpe(12));
   EXPECT_EQ(hear(socket), err(12));
 }
