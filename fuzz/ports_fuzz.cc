@@ -14,14 +14,14 @@
 #include "platform/debugcon.h"
 #include "platform/i8042.h"
 #include "platform/pm.h"
-#include "platform/reset_port.h"
 #include "platform/serial.h"
 
 namespace crosvm {
 namespace {
 
-constexpr std::array<uint64_t, 6> kBases{Serial::kPorts[0], Cmos::kBase,      Pm::kBase,
-                                         I8042::kBase,      ResetPort::kBase, 0x402};
+constexpr uint64_t kPmBase = 0xc000;
+constexpr std::array<uint64_t, 5> kBases{Serial::kPorts[0], Cmos::kBase, kPmBase, I8042::kBase,
+                                         0x402};
 
 struct Machine {
   Machine() {
@@ -33,8 +33,7 @@ struct Machine {
     pm = *Pm::create(*loop, *make_eventfd(), *make_eventfd(), {});
     add(kBases[2], Pm::kLength, pm);
     add(kBases[3], I8042::kLength, std::make_shared<I8042>([] {}));
-    add(kBases[4], ResetPort::kLength, std::make_shared<ResetPort>([] {}));
-    add(kBases[5], Debugcon::kLength, std::make_shared<Debugcon>(make_sink_output()));
+    add(kBases[4], Debugcon::kLength, std::make_shared<Debugcon>(make_sink_output()));
   }
 
   void add(uint64_t base, uint64_t length, std::shared_ptr<BusDevice> device) {

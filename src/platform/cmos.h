@@ -19,7 +19,6 @@ class Cmos : public BusDevice {
  public:
   static constexpr uint64_t kBase = 0x70;
   static constexpr uint64_t kLength = 2;  ///< bytes of port space
-  static constexpr uint32_t kGsi = 8;     ///< edge
 
   /// The alarm rang. `clear_event` is an eventfd that is signalled when the guest has dealt with
   /// it.

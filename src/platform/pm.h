@@ -22,12 +22,10 @@ struct PmActions {
 /// (platform.md 1.12). Its interrupt, the SCI, is level-triggered. Thread-safe.
 class Pm : public BusDevice {
  public:
-  static constexpr uint64_t kBase = 0xc000;   ///< where it is by default; 4-aligned
   static constexpr uint64_t kLength = 72;     ///< bytes of port space
   static constexpr uint64_t kGpeOffset = 8;   ///< GPE0 block, from the base
   static constexpr uint64_t kGpeLength = 64;  ///< bytes: 32 of status, 32 of enable
   static constexpr uint32_t kGpeCount = 256;
-  static constexpr uint32_t kGsi = 5;  ///< level
 
   /// `sci_trigger` is an eventfd that asserts the line; `sci_resample` one that is signalled when
   /// the guest's EOI has deasserted it (KVM's irqfd with resample), watched on `loop`. The line is

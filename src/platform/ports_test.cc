@@ -6,7 +6,6 @@
 
 #include "platform/debugcon.h"
 #include "platform/i8042.h"
-#include "platform/reset_port.h"
 
 namespace crosvm {
 namespace {
@@ -72,21 +71,6 @@ TEST(I8042Test, OnlyTheResetCommandResets) {
   I8042 beside_pit([&] { ++resets; }, I8042::kBaseBesidePit);
   write_byte(beside_pit, 2, 0xfe);
   EXPECT_EQ(resets, 2);
-}
-
-TEST(ResetPortTest, Bit2OfAByteResets) {
-  int resets = 0;
-  ResetPort port([&] { ++resets; });
-  for (int value = 0; value < 256; ++value) {
-    resets = 0;
-    write_byte(port, 0, static_cast<uint8_t>(value));
-    EXPECT_EQ(resets, (value & 4) != 0 ? 1 : 0) << value;
-  }
-  resets = 0;
-  std::vector<std::byte> wide(4, std::byte{0xff});
-  port.write(0, wide);
-  EXPECT_EQ(resets, 0);
-  EXPECT_EQ(read_byte(port, 0), 0);
 }
 
 }  // namespace

@@ -16,7 +16,6 @@ constexpr uint8_t kNameOp = 0x08;
 constexpr uint8_t kBytePrefix = 0x0A;
 constexpr uint8_t kWordPrefix = 0x0B;
 constexpr uint8_t kDWordPrefix = 0x0C;
-constexpr uint8_t kStringPrefix = 0x0D;
 constexpr uint8_t kQWordPrefix = 0x0E;
 constexpr uint8_t kScopeOp = 0x10;
 constexpr uint8_t kBufferOp = 0x11;
@@ -26,7 +25,6 @@ constexpr uint8_t kMethodOp = 0x14;
 constexpr uint8_t kDualNamePrefix = 0x2E;
 constexpr uint8_t kMultiNamePrefix = 0x2F;
 constexpr uint8_t kExtOpPrefix = 0x5B;
-constexpr uint8_t kLocal0Op = 0x60;
 constexpr uint8_t kArg0Op = 0x68;
 constexpr uint8_t kStoreOp = 0x70;
 constexpr uint8_t kAndOp = 0x7B;
@@ -149,17 +147,6 @@ Term integer(uint64_t value) {
   return prefixed(kQWordPrefix, value, 8);
 }
 
-Term string(std::string_view text) {
-  Term out;
-  put8(out, kStringPrefix);
-  for (char c : text) {
-    CHECK(c > 0);  // ASCII without NUL
-    put8(out, c);
-  }
-  put8(out, 0);
-  return out;
-}
-
 Term buffer(std::span<const std::byte> bytes) {
   return packaged(kBufferOp, {integer(bytes.size()), Term(bytes.begin(), bytes.end())});
 }
@@ -238,11 +225,6 @@ Term method(std::string_view path, uint8_t arguments, Serialized serialized, con
 Term arg(uint8_t index) {
   CHECK(index <= 6);
   return {static_cast<std::byte>(kArg0Op + index)};
-}
-
-Term local(uint8_t index) {
-  CHECK(index <= 7);
-  return {static_cast<std::byte>(kLocal0Op + index)};
 }
 
 Term if_true(const Term& condition, const Terms& body) {

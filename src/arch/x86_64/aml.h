@@ -26,7 +26,6 @@ Term concatenate(const Terms& terms);
 
 /// The shortest encoding: ZeroOp, OneOp or a byte, word, dword or qword.
 Term integer(uint64_t value);
-Term string(std::string_view text);
 Term buffer(std::span<const std::byte> bytes);
 Term package(const Terms& elements);
 /// "PNP0A08": three capitals and four hex digits, compressed to a dword (19.3.4).
@@ -51,8 +50,6 @@ Term method(std::string_view path, uint8_t arguments, Serialized serialized, con
 
 /// Arg0 to Arg6.
 Term arg(uint8_t index);
-/// Local0 to Local7.
-Term local(uint8_t index);
 Term if_true(const Term& condition, const Terms& body);
 /// Directly after an `if_true`.
 Term otherwise(const Terms& body);

@@ -15,8 +15,6 @@ inline constexpr uint64_t kGiB = 0x40000000;
 // Below 1 MiB: what the first vCPU needs at entry, then the tables the guest's kernel looks for.
 inline constexpr GuestAddress kGdt{0x1500};
 inline constexpr GuestAddress kIdt{0x1528};  // the zero quadword that is also GDT slot 5
-inline constexpr GuestAddress kMultibootInfo{0x6000};
-inline constexpr uint64_t kMultibootInfoSize = 0x1000;
 inline constexpr GuestAddress kZeroPage{0x7000};
 inline constexpr GuestAddress kInitialStack{0x8000};  // grows down
 inline constexpr GuestAddress kPml4{0x9000};
@@ -30,7 +28,6 @@ inline constexpr GuestAddress kMpFloatingPointer{0x9FFF0};
 inline constexpr GuestAddress kReservedHole{0xA0000};  // to 1 MiB: backed by RAM, but reserved
 inline constexpr GuestAddress kRsdp{0xE0000};          // all other ACPI tables follow
 inline constexpr GuestAddress kSmbios{0xF0000};
-inline constexpr GuestAddress kSmbiosTables{0xF0018};
 inline constexpr GuestAddress kHighMemory{kMiB};
 inline constexpr GuestAddress kKernelLoad{0x200000};
 
@@ -44,8 +41,6 @@ inline constexpr GuestAddress kLowMmio{0xD0000000};
 inline constexpr GuestAddress kLowMmioEnd{0xF8000000};
 inline constexpr GuestAddress kEcam{0xF4000000};
 inline constexpr uint64_t kEcamSize = 64 * kMiB;  // 64 buses
-inline constexpr GuestAddress kIoApic{0xFEC00000};
-inline constexpr GuestAddress kLocalApic{0xFEE00000};
 inline constexpr GuestAddress kIdentityMap{0xFEFFC000};
 inline constexpr GuestAddress kTss{0xFEFFD000};
 inline constexpr GuestAddress kTssEnd{0xFF000000};
@@ -56,15 +51,8 @@ inline constexpr uint32_t kMaxPhysicalBits = 46;
 inline constexpr uint64_t kDefaultRamBytes = 256 * kMiB;
 
 // Interrupt lines.
-inline constexpr uint32_t kPitGsi = 0;
-inline constexpr uint32_t kCom24Gsi = 3;  // COM2 and COM4
-inline constexpr uint32_t kCom13Gsi = 4;  // COM1 and COM3
 inline constexpr uint32_t kSciGsi = 5;
 inline constexpr uint32_t kRtcGsi = 8;
-inline constexpr uint32_t kFirstPciGsi = 9;
-inline constexpr uint32_t kPciGsiCount = 4;  // INTx lines, shared
-inline constexpr uint32_t kFirstFreeGsi = kFirstPciGsi + kPciGsiCount;
-inline constexpr uint32_t kLastGsi = 1023;
 
 // I/O ports that the allocator may hand out.
 inline constexpr uint16_t kFirstDynamicPort = 0xC000;
