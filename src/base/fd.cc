@@ -13,8 +13,6 @@
 namespace crosvm {
 namespace {
 
-constexpr std::string_view kOwnDescriptors = "/proc/self/fd/";
-
 Result<Fd> duplicate_inherited(const std::string& path) {
   std::string_view digits = std::string_view(path).substr(kOwnDescriptors.size());
   int number = -1;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/result.h"
@@ -35,6 +36,9 @@ class Fd {
  private:
   int raw_ = -1;
 };
+
+/// Before the number of a descriptor of this process: the path that names what it has open.
+inline constexpr std::string_view kOwnDescriptors = "/proc/self/fd/";
 
 /// Opens `path`; `flags` get O_CLOEXEC. `/proc/self/fd/N` means "the descriptor N that we were
 /// started with", which is duplicated; it must have been open without close-on-exec, else

@@ -6,15 +6,14 @@
 #include <ctime>
 
 #include "base/format.h"
+#include "base/unix_address.h"
 #include "control/socket.h"
-#include "control/socket_address.h"
 
 namespace crosvm::control {
 
 namespace {
 
 constexpr int kBacklog = 128;  // cli.md 4.1
-constexpr std::string_view kOwnDescriptors = "/proc/self/fd/";
 
 Error taken(const std::string& path, std::string_view by) {
   return Error(std::errc::address_in_use,
@@ -43,12 +42,12 @@ class DirectoryLock {
   Fd fd_;  // closing it unlocks
 };
 
-int bind_to(const Fd& fd, const sockaddr_un& address) {
-  return ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+int bind_to(const Fd& fd, const UnixAddress& address) {
+  return ::bind(fd.get(), address.get(), address.size());
 }
 
 /// Removes the socket file at `path` when nobody listens on it.
-Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
+Result<void> remove_stale(const std::string& path, const UnixAddress& address) {
   struct stat status{};
   if (::lstat(path.c_str(), &status) != 0) {
     if (errno == ENOENT) return {};
@@ -58,8 +57,7 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
   if (!S_ISSOCK(status.st_mode)) return fail(taken(path, "exists and is no socket"));
   Fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe) return fail(Error::from_errno("creating", "a socket"));
-  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
-      errno == EAGAIN) {
+  if (::connect(probe.get(), address.get(), address.size()) == 0 || errno == EAGAIN) {
     return fail(taken(path, "belongs to a running VM"));
   }
   if (errno == EPROTOTYPE) return fail(taken(path, "belongs to another running program"));
@@ -105,7 +103,7 @@ Result<Listener> Listener::open(const std::string& given) {
   if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
     path += format_text("{}crosvm-{}.sock", path.ends_with('/') ? "" : "/", ::getpid());
   }
-  sockaddr_un address = TRY(socket_address(path));
+  UnixAddress address = TRY(with_context(UnixAddress::of(path), "control socket"));
   Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return fail(Error::from_errno("creating", "a socket"));
 

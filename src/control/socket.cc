@@ -8,23 +8,9 @@
 #include <cstring>
 
 #include "base/format.h"
-#include "control/socket_address.h"
+#include "base/unix_address.h"
 
 namespace crosvm::control {
-
-Result<sockaddr_un> socket_address(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path) ||
-      path.find('\0') != std::string::npos) {
-    return fail(Error::invalid(
-        format_text("control socket {}: a socket path has 1 to {} bytes, this has {}; use a "
-                    "shorter one",
-                    path, sizeof(address.sun_path) - 1, path.size())));
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
 
 namespace {
 
@@ -67,14 +53,14 @@ std::vector<Fd> take_fds(msghdr& message) {
 }  // namespace
 
 Result<PacketSocket> PacketSocket::connect(const std::string& path) {
-  sockaddr_un address = TRY(socket_address(path));
+  UnixAddress address = TRY(with_context(UnixAddress::of(path), "control socket"));
   if (is_directory(path)) {
     return fail(Error::invalid(
         format_text("control socket {} is a directory; name the socket of one VM in it", path)));
   }
   Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!fd) return fail(Error::from_errno("creating", "a socket"));
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+  if (::connect(fd.get(), address.get(), address.size()) != 0) {
     return fail(Error::from_errno("connecting to control socket", path));
   }
   return PacketSocket(std::move(fd));

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 
 #include <deque>
 #include <mutex>
@@ -13,39 +12,10 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/unix_address.h"
 
 namespace crosvm {
 namespace {
-
-/// A socket address, with the descriptor that a long path goes through.
-struct UnixAddress {
-  sockaddr_un address{};
-  Fd directory;
-
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
-};
-
-/// A path that does not fit is reached through its directory: /proc/self/fd/N/name.
-Result<UnixAddress> unix_address(const std::string& path) {
-  UnixAddress result;
-  result.address.sun_family = AF_UNIX;
-  std::string short_path = path;
-  if (path.size() >= sizeof(result.address.sun_path)) {
-    const size_t slash = path.rfind('/');
-    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-    result.directory = Fd(::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!result.directory) return fail(Error::from_errno("opening directory", directory));
-    short_path = format_text("/proc/self/fd/{}/{}", result.directory.get(), name);
-  }
-  if (short_path.empty() || short_path.size() >= sizeof(result.address.sun_path)) {
-    return fail(Error::invalid(format_text(
-        "socket path '{}' has {} bytes; a socket's name has 1 to 80 bytes: choose another path",
-        path, path.size())));
-  }
-  short_path.copy(result.address.sun_path, short_path.size());
-  return result;
-}
 
 bool nobody_there(std::errc code) {
   return code == std::errc::no_such_file_or_directory || code == std::errc::connection_refused;
@@ -88,8 +58,8 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
   static constexpr int kSlowReceiverMs = 100;
 
   Result<void> connect() {
-    UnixAddress address = TRY(unix_address(path_));
-    if (::connect(socket_.get(), address.get(), sizeof(address.address)) != 0) {
+    UnixAddress address = TRY(UnixAddress::of_long(path_));
+    if (::connect(socket_.get(), address.get(), address.size()) != 0) {
       return fail(Error::from_errno("connecting to socket", path_));
     }
     return {};
@@ -216,12 +186,12 @@ Result<std::unique_ptr<SerialOutput>> make_unix_datagram_output(EventLoop& loop,
 }
 
 Result<Fd> connect_unix_stream(const std::string& path) {
-  UnixAddress address = TRY(unix_address(path));
+  UnixAddress address = TRY(UnixAddress::of_long(path));
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail(Error::from_errno("creating", "a stream socket"));
   const timeval patience{.tv_sec = 5, .tv_usec = 0};  // for a listener whose backlog is full
   ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-  if (::connect(socket.get(), address.get(), sizeof(address.address)) != 0) {
+  if (::connect(socket.get(), address.get(), address.size()) != 0) {
     return fail(Error::from_errno("connecting to socket", path));
   }
   if (::fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
