@@ -10,6 +10,7 @@
 
 #include "base/event_loop.h"
 #include "base/format.h"
+#include "base/host_cpus.h"
 #include "base/log.h"
 #include "base/log_limit.h"
 #include "vmm/control_requests.h"
@@ -97,6 +98,7 @@ class VmRun {
 
 Result<ExitState> run_vm(const Config& config) {
   if (config.name) ::prctl(PR_SET_NAME, config.name->c_str());
+  host_cpus();  // read now and kept: later, processes of the VM may see no sysfs
   VmRun run;
   return run.run(config);
 }
