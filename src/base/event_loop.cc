@@ -105,7 +105,7 @@ Result<int> EventLoop::State::wait_for_events(int timeout_ms,
 
 void EventLoop::State::run_watches(std::span<const epoll_event> events) {
   for (const epoll_event& event : events) {
-    if (stopping) return;  // level-triggered: what is left comes again
+    if (stopping) return;               // level-triggered: what is left comes again
     const WatchId id = event.data.u64;  // a copy: epoll_event is packed
     auto found = watches.find(id);
     if (found == watches.end()) continue;

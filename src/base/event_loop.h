@@ -29,8 +29,8 @@ class EventLoop {
   /// holds. `fd` is borrowed: unwatch before closing it. Errors: the errno of epoll_ctl.
   Result<WatchId> watch(const Fd& fd, uint32_t events, std::function<void(uint32_t)> ready);
   Result<void> set_events(WatchId id, uint32_t events);
-  /// After this returns the callback is not called again, even if it was already due. A callback may
-  /// unwatch itself. Unknown ids are ignored.
+  /// After this returns the callback is not called again, even if it was already due. A callback
+  /// may unwatch itself. Unknown ids are ignored.
   void unwatch(WatchId id);
 
   /// Calls `fire` once, at or after `when`.

@@ -63,9 +63,9 @@ class Vcpu {
   /// Makes the present or next `run` return kInterrupted at once. From any thread; a thread already
   /// in the guest must also be sent a signal. Async-signal-safe.
   virtual void set_immediate_exit(bool exit) = 0;
-  /// The guest is about to stand still for a while: lets its clock know, so that its watchdogs do not
-  /// take the pause for a lockup. On the vCPU's thread. A backend or a guest without such a clock
-  /// does nothing.
+  /// The guest is about to stand still for a while: lets its clock know, so that its watchdogs do
+  /// not take the pause for a lockup. On the vCPU's thread. A backend or a guest without such a
+  /// clock does nothing.
   virtual void notify_paused() = 0;
   /// Human-readable registers for an error message, e.g. "rip=0x… cr0=0x…". Never fails.
   virtual std::string describe() = 0;
