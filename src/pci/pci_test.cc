@@ -200,8 +200,8 @@ TEST_F(PciTest, AccessesToAllBarsOfAFunctionComeOneAtATime) {
     return std::thread([this, at] { EXPECT_EQ(load<uint8_t>(at), 0x5a); });
   };
   std::thread one = reads(first);
+  while (device->inside == 0) std::this_thread::yield();  // or it might find its BAR moved
   std::thread other = reads(second);
-  while (device->inside == 0) std::this_thread::yield();
   store<uint32_t>(ecam(address, 0x10), 0xe0000000);  // while it is being read
   std::thread moved = reads(0xe0000000);
   for (std::thread* thread : {&one, &other, &moved}) thread->join();
