@@ -34,13 +34,21 @@ class ServerTest : public testing::Test {
     fs::remove_all(directory_);
   }
 
-  void start(Server::Handler handler, Server::Options options = {}) {
+  /// Stops the loop at the end of its scope: a handler uses what stands before it in the test.
+  struct Running {
+    explicit Running(ServerTest& test) : test(test) {}
+    Running(const Running&) = delete;
+    ~Running() { test.stop(); }
+    ServerTest& test;
+  };
+
+  [[nodiscard]] Running start(Server::Handler handler, Server::Options options = {}) {
     Listener listener = Listener::open(path_).value();
     listener_number_ = listener.fd().get();
     auto server = Server::create(*loop_, std::move(listener), std::move(handler), options);
-    ASSERT_TRUE(server) << server.error().what();
-    server_ = std::move(*server);
+    server_ = std::move(server.value());
     thread_ = std::thread([this] { ASSERT_TRUE(loop_->run()); });
+    return Running(*this);
   }
   void stop() {
     if (!thread_.joinable()) return;
@@ -99,14 +107,14 @@ class ServerTest : public testing::Test {
 };
 
 TEST_F(ServerTest, AnswersEachRequestInOrder) {
-  start(echo);
+  Running running = start(echo);
   PacketSocket socket = client();
   for (int i = 0; i < 100; ++i) say(socket, gpe(i));
   for (int i = 0; i < 100; ++i) EXPECT_EQ(hear(socket), err(i));
 }
 
 TEST_F(ServerTest, MalformedRequestsGetNoAnswerAndTheConnectionGoesOn) {
-  start(echo);
+  Running running = start(echo);
   PacketSocket socket = client();
   for (const char* text : {"", "{", "{\"Gpe\":{\"gpe\":", "\"Unknown\"", "\"\xff\"", "[]"}) {
     say(socket, text);
@@ -117,7 +125,7 @@ TEST_F(ServerTest, MalformedRequestsGetNoAnswerAndTheConnectionGoesOn) {
 
 TEST_F(ServerTest, FloodOfMalformedRequestsDoesNotFloodTheLog) {
   testing::internal::CaptureStderr();
-  start(echo);
+  Running running = start(echo);
   PacketSocket socket = client();
   for (int i = 0; i < 1000; ++i) say(socket, "{");
   say(socket, gpe(7));
@@ -130,7 +138,7 @@ TEST_F(ServerTest, FloodOfMalformedRequestsDoesNotFloodTheLog) {
 
 TEST_F(ServerTest, RequestsSentBeforeClosingAreExecuted) {
   std::atomic<int> seen = 0;
-  start([&](Request, Reply reply) { ++seen, reply(response::Ok()); });
+  Running running = start([&](Request, Reply reply) { ++seen, reply(response::Ok()); });
   {
     PacketSocket socket = client();
     say(socket, "\"Powerbtn\"");
@@ -140,7 +148,7 @@ TEST_F(ServerTest, RequestsSentBeforeClosingAreExecuted) {
 }
 
 TEST_F(ServerTest, DescriptorsReachTheHandlerAndTheClient) {
-  start([](Request request, Reply reply) {
+  Running running = start([](Request request, Reply reply) {
     signal_eventfd(std::get<Rtc>(request).clear_evt);
     reply(response::VmDescriptor{.hypervisor = response::HypervisorKind::kKvm,
                                  .vm_fd = std::move(make_eventfd().value())});
@@ -154,7 +162,7 @@ TEST_F(ServerTest, DescriptorsReachTheHandlerAndTheClient) {
 
 TEST_F(ServerTest, LaterRequestsWaitForAnAsynchronousAnswer) {
   std::optional<Reply> pending;
-  start([&](Request request, Reply reply) {
+  Running running = start([&](Request request, Reply reply) {
     if (std::holds_alternative<SuspendVcpus>(request)) {
       pending = reply;
     } else {
@@ -174,7 +182,7 @@ TEST_F(ServerTest, LaterRequestsWaitForAnAsynchronousAnswer) {
 
 TEST_F(ServerTest, LateAnswersAreOvertaken) {
   std::optional<Reply> pending;
-  start([&](Request request, Reply reply) {
+  Running running = start([&](Request request, Reply reply) {
     if (std::holds_alternative<BalloonCommand>(request)) {
       reply.make_late();
       pending = reply;
@@ -199,7 +207,7 @@ TEST_F(ServerTest, LateAnswersAreOvertaken) {
 TEST_F(ServerTest, AnswerForAClientThatHasGoneIsLogged) {
   testing::internal::CaptureStderr();
   std::optional<Reply> pending;
-  start([&](Request, Reply reply) {
+  Running running = start([&](Request, Reply reply) {
     reply.make_late();
     pending = reply;
   });
@@ -215,7 +223,7 @@ TEST_F(ServerTest, AnswerForAClientThatHasGoneIsLogged) {
 }
 
 TEST_F(ServerTest, GivenUpAndMuteRequestsDoNotHoldUpTheNext) {
-  start([](Request request, Reply reply) {
+  Running running = start([](Request request, Reply reply) {
     if (std::holds_alternative<MakeRT>(request)) return;
     echo(std::move(request), std::move(reply));
   });
@@ -228,7 +236,7 @@ TEST_F(ServerTest, GivenUpAndMuteRequestsDoNotHoldUpTheNext) {
 
 TEST_F(ServerTest, LateAnswersOfOneClientAreBounded) {
   std::vector<Reply> pending;
-  start(
+  Running running = start(
       [&](Request, Reply reply) {
         reply.make_late();
         pending.push_back(reply);
@@ -248,7 +256,7 @@ TEST_F(ServerTest, LateAnswersOfOneClientAreBounded) {
 
 TEST_F(ServerTest, ClientThatNeverReadsHoldsUpNobodyAndIsBounded) {
   std::atomic<size_t> handled = 0;
-  start([&](Request, Reply reply) {
+  Running running = start([&](Request, Reply reply) {
     ++handled;
     reply(response::ErrString{std::string(32 * 1024, 'x')});
   });
@@ -267,7 +275,7 @@ TEST_F(ServerTest, ClientThatNeverReadsHoldsUpNobodyAndIsBounded) {
 }
 
 TEST_F(ServerTest, ManyClientsAreServed) {
-  start(echo, {.max_connections = 1000});
+  Running running = start(echo, {.max_connections = 1000});
   std::vector<PacketSocket> clients;
   for (int i = 0; i < 300; ++i) clients.push_back(client());
   for (int i = 0; i < 300; ++i) say(clients[i], gpe(i));
@@ -276,7 +284,7 @@ TEST_F(ServerTest, ManyClientsAreServed) {
 }
 
 TEST_F(ServerTest, IdleClientsGiveWayToANewOneOldestFirst) {
-  start(echo, {.max_connections = 3});
+  Running running = start(echo, {.max_connections = 3});
   std::vector<PacketSocket> clients;
   for (int i = 0; i < 3; ++i) {
     clients.push_back(client());
@@ -294,7 +302,7 @@ TEST_F(ServerTest, IdleClientsGiveWayToANewOneOldestFirst) {
 TEST_F(ServerTest, AHangUpIsNoticedWhileAnAnswerIsOutstanding) {
   testing::internal::CaptureStderr();
   std::vector<Reply> pending;
-  start([&](Request, Reply reply) { pending.push_back(reply); });
+  Running running = start([&](Request, Reply reply) { pending.push_back(reply); });
   PacketSocket finished = client();  // with asking, not with listening
   say(finished, "\"Exit\"");
   ASSERT_EQ(::shutdown(finished.fd().get(), SHUT_WR), 0);
@@ -316,7 +324,7 @@ TEST_F(ServerTest, AHangUpIsNoticedWhileAnAnswerIsOutstanding) {
 
 TEST_F(ServerTest, ClientsThatWaitForAnswersGiveWayWhereNoneIsIdle) {
   std::vector<Reply> pending;
-  start(
+  Running running = start(
       [&](Request request, Reply reply) {
         if (std::holds_alternative<Gpe>(request)) return echo(std::move(request), reply);
         pending.push_back(reply);
@@ -351,7 +359,7 @@ TEST_F(ServerTest, ClientsThatWaitForAnswersGiveWayWhereNoneIsIdle) {
 }
 
 TEST_F(ServerTest, AcceptsAgainAfterTheListenerCouldNotBeWatchedForAWhile) {
-  start(echo);
+  Running running = start(echo);
   std::vector<Fd> hoard;
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
@@ -376,7 +384,7 @@ TEST_F(ServerTest, AcceptsAgainAfterTheListenerCouldNotBeWatchedForAWhile) {
 }
 
 TEST_F(ServerTest, RunsOutOfDescriptorsAndRecovers) {
-  start(echo, {.max_connections = 1000});
+  Running running = start(echo, {.max_connections = 1000});
   std::vector<PacketSocket> idle;
   for (int i = 0; i < 4; ++i) idle.push_back(client());
   while (connections() != 4) std::this_thread::sleep_for(1ms);
@@ -397,7 +405,7 @@ TEST_F(ServerTest, RunsOutOfDescriptorsAndRecovers) {
 }
 
 TEST_F(ServerTest, SocketFileGoesWithTheServer) {
-  start(echo);
+  Running running = start(echo);
   EXPECT_TRUE(fs::is_socket(path_));
   stop();
   EXPECT_FALSE(fs::exists(path_));
@@ -405,7 +413,7 @@ TEST_F(ServerTest, SocketFileGoesWithTheServer) {
 
 TEST_F(ServerTest, RepliesMayOutliveTheServer) {
   std::optional<Reply> pending;
-  start([&](Request, Reply reply) { pending = reply; });
+  Running running = start([&](Request, Reply reply) { pending = reply; });
   PacketSocket socket = client();
   say(socket, "\"Exit\"");
   bool arrived = false;
