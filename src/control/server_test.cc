@@ -18,12 +18,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 /// A server on a loop of its own thread, and raw clients.
 class ServerTest : public testing::Test {
- protected:
+ public:
   ServerTest() {
     std::string name = "/tmp/control_test.XXXXXX";
     directory_ = ::mkdtemp(name.data());
@@ -34,6 +33,7 @@ class ServerTest : public testing::Test {
     fs::remove_all(directory_);
   }
 
+ protected:
   /// Stops the loop at the end of its scope: a handler uses what stands before it in the test.
   struct Running {
     explicit Running(ServerTest& test) : test(test) {}
