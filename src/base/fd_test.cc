@@ -38,7 +38,7 @@ TEST(Fd, ClosesWhatItOwnsOnce) {
     Fd fd = memory_file("");
     number = fd.get();
     Fd other = std::move(fd);
-    EXPECT_FALSE(fd);
+    EXPECT_FALSE(fd);  // NOLINT(bugprone-use-after-move): that it owns nothing now
     EXPECT_EQ(other.get(), number);
     EXPECT_TRUE(is_open(number));
   }

@@ -8,9 +8,7 @@
 namespace crosvm {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 // A table of its own, so that the rules are tested whatever `run` can do.
 constexpr Option kTestOptions[] = {

@@ -8,7 +8,6 @@ extern const std::byte payload_interrupts_level_42[];
 namespace crosvm::test {
 namespace {
 
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 constexpr uint8_t kEdgeVector = 0x41;
