@@ -238,7 +238,7 @@ TEST(CliTest, RunDescribesTheVm) {
   EXPECT_TRUE(config.hugepages && config.lock_guest_memory);
   EXPECT_FALSE(config.smt || config.i8042 || config.rtc);
   EXPECT_EQ(config.kernel_entry, KernelEntry::kPvh);
-  EXPECT_EQ(config.nested, NestedMode::kOff);
+  EXPECT_EQ(config.nested, Nested::kOff);
 }
 
 TEST(CliTest, RunHasDefaults) {
@@ -249,7 +249,7 @@ TEST(CliTest, RunHasDefaults) {
   EXPECT_TRUE(config.smt && config.i8042 && config.rtc);
   EXPECT_EQ(config.kvm_device, "/dev/kvm");
   EXPECT_EQ(config.kernel_entry, KernelEntry::kAuto);
-  EXPECT_EQ(config.nested, NestedMode::kAuto);
+  EXPECT_EQ(config.nested, Nested::kAuto);
   EXPECT_FALSE(config.initrd || config.socket || config.name || config.smbios.uuid);
 }
 

@@ -11,8 +11,8 @@
 
 namespace crosvm {
 
-static constexpr std::array<KvName<NestedMode>, 3> kv_names(NestedMode) {
-  return {{{"off", NestedMode::kOff}, {"auto", NestedMode::kAuto}, {"on", NestedMode::kOn}}};
+static constexpr std::array<KvName<Nested>, 3> kv_names(Nested) {
+  return {{{"off", Nested::kOff}, {"auto", Nested::kAuto}, {"on", Nested::kOn}}};
 }
 
 static constexpr std::array<KvName<KernelEntry>, 3> kv_names(KernelEntry) {

@@ -7,16 +7,10 @@
 #include <vector>
 
 #include "arch/kernel_entry.h"
+#include "arch/nested.h"
 #include "platform/serial_config.h"
 
 namespace crosvm {
-
-/// Whether the guest may run guests of its own.
-enum class NestedMode {
-  kOff,
-  kAuto,  ///< if the host can
-  kOn,    ///< an error if the host cannot
-};
 
 /// `--smbios` (cli.md 1.5): what is not given keeps the machine's own value.
 struct SmbiosIdentity {
@@ -47,7 +41,7 @@ struct Config {
   bool rtc = true;
   std::vector<std::string> acpi_tables;  ///< paths
   SmbiosIdentity smbios;
-  NestedMode nested = NestedMode::kAuto;
+  Nested nested = Nested::kAuto;
   std::optional<std::string> name;  ///< process name
 };
 

@@ -27,18 +27,6 @@ namespace {
 /// The first run of ports that the allocator hands out.
 constexpr uint16_t kPmBase = x86_64::kFirstDynamicPort;
 
-x86_64::Nested nested(NestedMode mode) {
-  switch (mode) {
-    case NestedMode::kOff:
-      return x86_64::Nested::kOff;
-    case NestedMode::kAuto:
-      return x86_64::Nested::kAuto;
-    case NestedMode::kOn:
-      break;
-  }
-  return x86_64::Nested::kOn;
-}
-
 /// What the user gave, our own values for the rest.
 x86_64::SmbiosConfig smbios(const SmbiosIdentity& given) {
   x86_64::SmbiosConfig config;
@@ -257,7 +245,7 @@ Result<void> MachineX86::create_vcpus() {
                   .cpuid = {.vcpu_id = id,
                             .vcpu_count = config_.vcpus,
                             .smt = config_.smt,
-                            .nested = nested(config_.nested),
+                            .nested = config_.nested,
                             .tsc_deadline = hypervisor_->has_tsc_deadline_timer()},
                   .mode = boot_->mode,
                   .registers = std::nullopt,

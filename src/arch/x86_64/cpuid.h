@@ -5,17 +5,11 @@
 #include <span>
 #include <vector>
 
+#include "arch/nested.h"
 #include "base/result.h"
 #include "hypervisor/x86_64/cpu_state.h"
 
 namespace crosvm::x86_64 {
-
-/// Whether the guest may run guests of its own.
-enum class Nested {
-  kOff,
-  kAuto,  ///< if the host can
-  kOn,    ///< an error if the host cannot
-};
 
 /// The four registers CPUID answers with.
 struct CpuidRegisters {
