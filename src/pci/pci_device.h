@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -22,6 +23,8 @@ class PciDevice {
   virtual void write_bar(size_t bar, uint64_t offset, std::span<const std::byte> data) = 0;
   /// The guest wrote register `index`; PciRoot has moved the BARs already.
   virtual void config_written(size_t /*index*/) {}
+  /// BAR `bar` is decoded at `address` from now on, or, with none, nowhere.
+  virtual void bar_mapped(size_t /*bar*/, std::optional<uint64_t> /*address*/) {}
 };
 
 }  // namespace crosvm

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "virtio/device_backend.h"
+#include "virtio/virtio_device.h"
+
+namespace crosvm {
+
+/// Runs one VirtioDevice: its features, its view of guest memory and the state of its rings.
+///
+/// Whether a ring runs is a fact, computed anew after every change from features, memory, size,
+/// addresses, kick and enable; a difference starts or stops it. A ring that is being stopped is not
+/// started again before it has stopped. All calls are made on the loop.
+class DeviceHost : private DeviceEvents {
+ public:
+  using MakeDevice = std::function<Result<std::unique_ptr<VirtioDevice>>(DeviceEvents&)>;
+  /// What the host tells its owner, on the loop.
+  struct Events {
+    std::function<void(std::vector<std::byte> config)> config_changed;
+    std::function<void()> needs_reset;
+  };
+
+  /// `name` names the device in logs; `loop` outlives the host. Errors: those of `make`.
+  static Result<std::unique_ptr<DeviceHost>> create(EventLoop& loop, std::string name,
+                                                    Events events, const MakeDevice& make);
+  ~DeviceHost() override;
+
+  /// What the device offers, ring features included.
+  DeviceInfo info() const;
+
+  /// Not null; outlives the host or the next call.
+  void set_memory(const GuestMemory* memory);
+  // The verbs of DeviceBackend. An index without a queue is logged and ignored, as is a value that
+  // cannot be (a size that is no power of two up to the queue's largest).
+  void set_features(uint64_t features);
+  void set_vring_num(uint16_t index, uint16_t size);
+  void set_vring_addr(uint16_t index, const VringAddresses& addresses);
+  void set_vring_base(uint16_t index, RingPosition position);
+  void set_vring_kick(uint16_t index, Fd kick);
+  void set_vring_call(uint16_t index, Fd call);
+  void set_vring_enable(uint16_t index, bool enable);
+  void get_vring_base(uint16_t index, std::function<void(RingPosition)> done);
+  void reset(std::function<void()> done);
+  void set_config(size_t offset, std::span<const std::byte> data);
+
+ private:
+  struct State;
+  explicit DeviceHost(std::unique_ptr<State> state);
+  void config_changed() override;
+  void needs_reset(std::string why) override;
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace crosvm

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "memory/guest_memory.h"
+#include "virtio/descriptor_chain.h"
+#include "virtio/ring_position.h"
+
+namespace crosvm {
+
+/// Guest physical addresses of the three parts of a ring (virtio 1.3 §2.7, §2.8).
+struct VringAddresses {
+  GuestAddress descriptor_area;
+  GuestAddress driver_area;  ///< split: avail ring; packed: driver event suppression
+  GuestAddress device_area;  ///< split: used ring; packed: device event suppression
+
+  friend bool operator==(const VringAddresses&, const VringAddresses&) = default;
+};
+
+/// All that a ring needs in order to run.
+struct VirtqueueSetup {
+  uint16_t index = 0;  ///< names the queue in errors
+  uint16_t size = 0;   ///< elements; split: a power of two
+  VringAddresses addresses;
+  uint64_t features = 0;  ///< negotiated: RING_PACKED, EVENT_IDX and INDIRECT_DESC count here
+  RingPosition position;
+  Fd kick;  ///< an eventfd that the driver's notifications signal
+  Fd call;  ///< an eventfd that we signal to interrupt the driver; none: the driver polls
+};
+
+/// The device's side of one virtqueue, split or packed. Belongs to one event loop's thread.
+///
+/// The driver is not trusted: whatever it writes, `pop` answers with a chain whose buffers lie in
+/// RAM, with nothing, or with an error that says what is wrong with the ring; the amount of work
+/// per call is bounded by the ring's size.
+class Virtqueue {
+ public:
+  /// Checks size, alignment (§2.7, §2.8.10.1) and that all parts lie in guest RAM. `memory` must
+  /// outlive the queue. Errors: invalid_argument or bad_address naming the queue and the part.
+  static Result<Virtqueue> create(const GuestMemory& memory, VirtqueueSetup setup);
+  Virtqueue(Virtqueue&&) noexcept;
+  Virtqueue& operator=(Virtqueue&&) noexcept;
+  ~Virtqueue();
+
+  uint16_t index() const;
+  uint16_t size() const;
+
+  /// The next request, or nothing when the driver has made no more available; then a kick is asked
+  /// for. Errors: the ring is malformed and stays so: pop no more.
+  Result<std::optional<DescriptorChain>> pop();
+  /// Gives back the chain popped last, as if it had not been popped. Chains popped before it may
+  /// still be out.
+  void undo_pop(DescriptorChain chain);
+  /// Gives a chain back to the driver; `written` is the number of bytes written to its
+  /// device-writable part from its start (§2.7.8). Order is free.
+  void push_used(DescriptorChain chain, uint32_t written);
+  /// Interrupts the driver if it wants to know of what was pushed since the last call (§2.7.7,
+  /// §2.8.10). Returns whether it did.
+  bool signal_used_if_needed();
+
+  /// Chains popped and not given back.
+  uint16_t in_flight() const;
+  /// Where to resume; call with nothing in flight.
+  RingPosition position() const;
+
+  /// Calls `process` on `loop` soon once, as the driver may have kicked before, and then whenever
+  /// it kicks. When `process` returns an error the ring is malformed: it is not called again, and
+  /// the error goes to `broken`. The loop outlives the queue. Errors: the errno of epoll_ctl.
+  Result<void> listen(EventLoop& loop, std::function<Result<void>()> process,
+                      std::function<void(Error)> broken);
+  /// Stops listening; kicks stay in the descriptor.
+  void unlisten();
+
+ private:
+  struct State;
+  explicit Virtqueue(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace crosvm
