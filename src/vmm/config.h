@@ -9,6 +9,7 @@
 #include "arch/kernel_entry.h"
 #include "arch/nested.h"
 #include "platform/serial_config.h"
+#include "vmm/device_request.h"
 
 namespace crosvm {
 
@@ -33,8 +34,12 @@ struct Config {
   bool hugepages = false;
   bool lock_guest_memory = false;
   uint32_t vcpus = 1;
-  bool smt = true;                   ///< false with `--no-smt`
-  std::vector<SerialConfig> serial;  ///< complete (cli.md 1.7), by hardware, then number
+  bool smt = true;                            ///< false with `--no-smt`
+  std::vector<SerialConfig> serial;           ///< complete (cli.md 1.7), by hardware, then number
+  std::vector<DeviceRequest> disks;           ///< in the order of the command line
+  std::optional<std::string> root_parameter;  ///< "root=/dev/vda ro", behind all `params`
+  bool rng = true;                            ///< false with `--no-rng`
+  bool sandbox = true;                        ///< false with `--disable-sandbox`
   std::optional<std::string> socket;
   std::string kvm_device = "/dev/kvm";
   bool i8042 = true;
