@@ -21,6 +21,8 @@ class PciDevice {
   /// `offset` is in bytes from the start of BAR `bar`; `data` is zero-filled.
   virtual void read_bar(size_t bar, uint64_t offset, std::span<std::byte> data) = 0;
   virtual void write_bar(size_t bar, uint64_t offset, std::span<const std::byte> data) = 0;
+  /// The guest is about to read register `index`: the moment to renew one whose reads do something.
+  virtual void config_reading(size_t /*index*/) {}
   /// The guest wrote register `index`; PciRoot has moved the BARs already.
   virtual void config_written(size_t /*index*/) {}
   /// BAR `bar` is decoded at `address` from now on, or, with none, nowhere.

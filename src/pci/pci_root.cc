@@ -173,6 +173,7 @@ void PciRoot::config_read(PciAddress address, size_t index, size_t offset,
   std::lock_guard lock(mutex_);
   auto found = functions_.find(address);
   bool inside = offset + data.size() <= 4;
+  if (found != functions_.end() && inside) found->second.device->config_reading(index);
   uint32_t value =
       found == functions_.end() || !inside ? ~0U : found->second.device->config().read(index);
   for (size_t i = 0; i < data.size(); ++i) {
