@@ -15,14 +15,17 @@ namespace crosvm {
 /// use. Thread-safe.
 class MsiRoutes {
  public:
-  /// `fixed` stays in the table; MSIs get GSIs from `first_gsi` to `last_gsi`. `vm` outlives this.
+  /// `fixed`, with which the VM starts, stays in the table; MSIs get GSIs from `first_gsi` to
+  /// `last_gsi`. `vm` outlives this.
   MsiRoutes(Vm& vm, std::vector<IrqRoute> fixed, uint32_t first_gsi, uint32_t last_gsi = 1023);
 
   /// A GSI that raises `message`, until `release`. Errors: no_space_on_device when all are taken,
   /// else the errno of the hypervisor.
   Result<uint32_t> allocate(const MsiMessage& message);
-  /// The GSI raises another message from now on. A message that is the same costs nothing.
+  /// The GSI raises another message from now on. A message that is the same costs nothing. Errors:
+  /// the errno of the hypervisor, and the message stays what it was.
   Result<void> update(uint32_t gsi, const MsiMessage& message);
+  /// No irqfd may be left on `gsi`.
   void release(uint32_t gsi);
 
  private:
