@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+
+struct io_uring;
+
+namespace crosvm {
+
+/// Sets `ring` up so that the kernel takes nothing from it but readv, writev, fsync, fallocate,
+/// poll, cancel and timeout, without flags, and no further registration; it can be submitted to.
+/// The caller ends it with io_uring_queue_exit. Errors: those of IoUring::create.
+Result<void> set_up_restricted_ring(io_uring& ring, uint32_t entries);
+
+}  // namespace crosvm
