@@ -23,11 +23,13 @@ class InterruptRelay {
   InterruptRelay& operator=(const InterruptRelay&) = delete;
 
   /// Calls `fired` on the relay's thread while `fd` is readable; `fired` drains it. `fd` is
-  /// borrowed until `forget`. From any thread, also from `fired`; does not wait.
+  /// borrowed until `forget`, and must not be watched already. From any thread, also from `fired`;
+  /// does not wait.
   WatchId watch(const Fd& fd, std::function<void()> fired);
   /// No call begins after this. From any thread, does not wait: a call may still be running.
   void unwatch(WatchId id);
   /// Like unwatch, and waits until no call runs; not from the relay's thread. `fd` may be closed.
+  /// An `id` that was unwatched before is waited for too.
   void forget(WatchId id);
 
  private:
