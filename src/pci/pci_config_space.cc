@@ -66,7 +66,9 @@ Result<void> PciConfigSpace::add_bar(size_t index, const PciBar& bar) {
   return {};
 }
 
-Result<uint8_t> PciConfigSpace::add_capability(uint8_t id, std::span<const std::byte> body) {
+Result<uint8_t> PciConfigSpace::add_capability(uint8_t id, std::span<const std::byte> body,
+                                               std::span<const std::byte> writable) {
+  CHECK(writable.size() <= body.size());
   size_t offset = capabilities_end_;
   size_t length = (2 + body.size() + 3) / 4 * 4;
   if (offset + length > 4 * kRegisters) {
@@ -78,6 +80,11 @@ Result<uint8_t> PciConfigSpace::add_capability(uint8_t id, std::span<const std::
   };
   put(offset, id);
   for (size_t i = 0; i < body.size(); ++i) put(offset + 2 + i, std::to_integer<uint32_t>(body[i]));
+  for (size_t i = 0; i < writable.size(); ++i) {
+    const size_t at = offset + 2 + i;
+    writable_[at / 4] =
+        with_byte(writable_[at / 4], at % 4, std::to_integer<uint32_t>(writable[i]));
+  }
   put(last_capability_ == 0 ? PCI_CAPABILITY_LIST : last_capability_ + 1U,
       static_cast<uint32_t>(offset));
   registers_[kCommandRegister] |= static_cast<uint32_t>(PCI_STATUS_CAP_LIST) << 16;

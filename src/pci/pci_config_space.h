@@ -42,9 +42,11 @@ class PciConfigSpace {
   /// Declares BAR `index`; a 64-bit one takes the next too. Its decode bit in the command register
   /// is set from the start. Errors: invalid_argument for a size or index that cannot be.
   Result<void> add_bar(size_t index, const PciBar& bar);
-  /// Appends a capability (id, then `body`; the next pointer is ours), 4-byte aligned. Returns its
+  /// Appends a capability (id, then `body`; the next pointer is ours), 4-byte aligned. The guest
+  /// may write the bits of the body that are set in `writable`, which may be shorter. Returns its
   /// offset. Errors: no_space_on_device when it does not end below 0x100.
-  Result<uint8_t> add_capability(uint8_t id, std::span<const std::byte> body);
+  Result<uint8_t> add_capability(uint8_t id, std::span<const std::byte> body,
+                                 std::span<const std::byte> writable = {});
   void set_multifunction(bool on);
   /// Pin 1..4 for INTA..INTD, and the line the guest reads.
   void set_interrupt(uint8_t pin, uint8_t line);
