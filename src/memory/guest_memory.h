@@ -2,6 +2,7 @@
 
 #include <sys/uio.h>
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -22,6 +23,12 @@ namespace crosvm {
 template <class T>
 concept GuestPod = std::is_trivially_copyable_v<T> &&
                    (std::has_unique_object_representations_v<T> || std::is_floating_point_v<T>);
+
+/// A field that we and the guest both use while it runs, such as a ring's index: small enough for
+/// one load or store.
+template <class T>
+concept SharedField =
+    std::same_as<T, uint16_t> || std::same_as<T, uint32_t> || std::same_as<T, uint64_t>;
 
 /// A bounds-checked window on guest RAM, in bytes. The guest may rewrite it at any moment, so no
 /// pointer into it leaves this class. Valid while its GuestMemory lives.
@@ -47,11 +54,37 @@ class GuestSlice {
     return write_bytes(offset, std::as_bytes(std::span(&value, 1)));
   }
 
+  // One load or store of a field at an offset that we have computed: outside the window or
+  // misaligned is our mistake. Acquire: later reads see what the guest wrote before it. Release:
+  // the guest that sees it sees what we wrote before.
+  template <SharedField T>
+  T load_relaxed(size_t offset) const {
+    return __atomic_load_n(field<T>(offset), __ATOMIC_RELAXED);
+  }
+  template <SharedField T>
+  T load_acquire(size_t offset) const {
+    return __atomic_load_n(field<T>(offset), __ATOMIC_ACQUIRE);
+  }
+  template <SharedField T>
+  void store_relaxed(size_t offset, T value) const {
+    __atomic_store_n(field<T>(offset), value, __ATOMIC_RELAXED);
+  }
+  template <SharedField T>
+  void store_release(size_t offset, T value) const {
+    __atomic_store_n(field<T>(offset), value, __ATOMIC_RELEASE);
+  }
+
   iovec as_iovec() const { return {data_, size_}; }  // only as an argument of a system call
 
  private:
   friend class GuestMemory;
   GuestSlice(std::byte* data, size_t size) : data_(data), size_(size) {}
+  template <SharedField T>
+  T* field(size_t offset) const {
+    CHECK(offset <= size_ && size_ - offset >= sizeof(T));
+    CHECK(reinterpret_cast<uintptr_t>(data_ + offset) % sizeof(T) == 0);
+    return reinterpret_cast<T*>(data_ + offset);
+  }
 
   std::byte* data_;
   size_t size_;

@@ -40,6 +40,10 @@ void copy_from_guest(const std::byte* guest, std::span<std::byte> to) {
     case 8:
       if (is_aligned<uint64_t>(guest)) return load_once<uint64_t>(guest, to.data());
       break;
+    case 16:  // a ring's descriptor
+      if (!is_aligned<uint64_t>(guest)) break;
+      load_once<uint64_t>(guest, to.data());
+      return load_once<uint64_t>(guest + 8, to.data() + 8);
     default:
       break;
   }

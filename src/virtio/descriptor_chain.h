@@ -60,6 +60,7 @@ class DescriptorChain {
   }
 
  private:
+  friend class ChainBuilder;
   friend class SplitRing;
   friend class PackedRing;
   friend class Virtqueue;
@@ -67,6 +68,7 @@ class DescriptorChain {
 
   std::vector<GuestSlice> slices_;  // the readable ones, then the writable ones
   size_t readable_ = 0;
+  uint32_t writable_bytes_ = 0;
   uint16_t id_ = 0;           // split: the head's index; packed: the buffer id
   uint16_t descriptors_ = 0;  // ring elements it takes; packed rings advance by this
 };

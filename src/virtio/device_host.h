@@ -2,10 +2,10 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "base/event_loop.h"
 #include "virtio/device_backend.h"
 #include "virtio/virtio_device.h"
 
@@ -14,8 +14,10 @@ namespace crosvm {
 /// Runs one VirtioDevice: its features, its view of guest memory and the state of its rings.
 ///
 /// Whether a ring runs is a fact, computed anew after every change from features, memory, size,
-/// addresses, kick and enable; a difference starts or stops it. A ring that is being stopped is not
-/// started again before it has stopped. All calls are made on the loop.
+/// addresses, kick and enable; a difference starts or stops it. What changes under a running ring
+/// stops it and starts it again where it was. A ring that is being stopped is not started again
+/// before it has stopped. Once the device needs a reset no ring starts until there was one. All
+/// calls are made on the loop; no callback may destroy the host.
 class DeviceHost : private DeviceEvents {
  public:
   using MakeDevice = std::function<Result<std::unique_ptr<VirtioDevice>>(DeviceEvents&)>;
@@ -25,18 +27,20 @@ class DeviceHost : private DeviceEvents {
     std::function<void()> needs_reset;
   };
 
-  /// `name` names the device in logs; `loop` outlives the host. Errors: those of `make`.
-  static Result<std::unique_ptr<DeviceHost>> create(EventLoop& loop, std::string name,
-                                                    Events events, const MakeDevice& make);
+  /// `name` names the device in logs. Errors: those of `make`.
+  static Result<std::unique_ptr<DeviceHost>> create(std::string name, Events events,
+                                                    const MakeDevice& make);
   ~DeviceHost() override;
 
   /// What the device offers, ring features included.
   DeviceInfo info() const;
 
-  /// Not null; outlives the host or the next call.
-  void set_memory(const GuestMemory* memory);
-  // The verbs of DeviceBackend. An index without a queue is logged and ignored, as is a value that
-  // cannot be (a size that is no power of two up to the queue's largest).
+  // The verbs of DeviceBackend. An index without a queue and a value that cannot be (a size of 0 or
+  // above the queue's largest, a feature that was not offered) are logged and ignored.
+
+  /// The guest's RAM. `former_unused` runs once no queue uses what was set before; until then both
+  /// must live, and `memory` until the next call or the host's end.
+  void set_memory(const GuestMemory& memory, std::function<void()> former_unused = {});
   void set_features(uint64_t features);
   void set_vring_num(uint16_t index, uint16_t size);
   void set_vring_addr(uint16_t index, const VringAddresses& addresses);

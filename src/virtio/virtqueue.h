@@ -52,7 +52,8 @@ class Virtqueue {
   uint16_t size() const;
 
   /// The next request, or nothing when the driver has made no more available; then a kick is asked
-  /// for. Errors: the ring is malformed and stays so: pop no more.
+  /// for. Errors: invalid_argument or bad_address naming the queue: the ring is malformed, and
+  /// every later call fails too.
   Result<std::optional<DescriptorChain>> pop();
   /// Gives back the chain popped last, as if it had not been popped. Chains popped before it may
   /// still be out.
@@ -70,8 +71,10 @@ class Virtqueue {
   RingPosition position() const;
 
   /// Calls `process` on `loop` soon once, as the driver may have kicked before, and then whenever
-  /// it kicks. When `process` returns an error the ring is malformed: it is not called again, and
-  /// the error goes to `broken`. The loop outlives the queue. Errors: the errno of epoll_ctl.
+  /// it kicks. In one call `pop` gives at most `size` chains, then nothing, and `process` is called
+  /// again later: a driver that refills its ring without end cannot keep the loop to itself. When
+  /// `process` returns an error the ring is malformed: it is not called again, and the error goes
+  /// to `broken`. The loop outlives the queue. Errors: the errno of epoll_ctl.
   Result<void> listen(EventLoop& loop, std::function<Result<void>()> process,
                       std::function<void(Error)> broken);
   /// Stops listening; kicks stay in the descriptor.
