@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/fd.h"
@@ -28,7 +29,7 @@ struct PciInterruptHost {
 /// How each event travels is a fact, computed anew after every change: with its MSI-X vector
 /// unmasked straight through an irqfd, with it masked through the relay into the pending bit array,
 /// with MSI-X disabled through the relay to the line. No event is lost on the way from one to
-/// another. Thread-safe.
+/// another. Where the hypervisor refuses an irqfd or a route the relay delivers. Thread-safe.
 class PciInterrupts {
  public:
   static constexpr uint16_t kNoVector = 0xffff;
@@ -39,8 +40,10 @@ class PciInterrupts {
     /// One for each event: the bits it sets in the cause register (virtio: ISR, 1.3 §4.1.4.5) when
     /// it travels by INTx.
     std::vector<uint8_t> causes;
-    std::optional<uint32_t> intx_gsi;  ///< none: no INTx pin
+    std::optional<uint32_t> intx_gsi;    ///< none: no INTx pin
+    std::string label = "PCI function";  ///< names the function in logs
   };
+  /// Errors: the errno of making an eventfd.
   static Result<std::unique_ptr<PciInterrupts>> create(const PciInterruptHost& host,
                                                        Options options);
   ~PciInterrupts();
@@ -48,7 +51,8 @@ class PciInterrupts {
   uint16_t vectors() const;
   /// The eventfd whose signals raise event `index`; borrowed.
   const Fd& event(size_t index) const;
-  /// Which MSI-X vector event `index` uses; kNoVector or one past the table: none.
+  /// Which MSI-X vector event `index` uses; kNoVector or one past the table: none, which `vector`
+  /// then says too. An event without a vector is dropped while MSI-X is enabled.
   void set_vector(size_t index, uint16_t vector);
   uint16_t vector(size_t index) const;
 
@@ -65,8 +69,9 @@ class PciInterrupts {
   uint8_t take_causes();
   /// The command register's Interrupt Disable bit (PCI 3.0 §6.2.2).
   void set_intx_disabled(bool disabled);
-  /// Back to the state after `create`, but for the MSI-X table, which belongs to PCI: vectors of
-  /// events, causes, what waits in the eventfds.
+  /// Back to the state after `create`, but for what belongs to PCI (the MSI-X table, Message
+  /// Control, the Interrupt Disable bit): vectors of events, causes, what is pending or waits in
+  /// the eventfds. Nobody may be signalling them.
   void reset_events();
 
  private:
