@@ -88,6 +88,7 @@ Result<uint8_t> PciConfigSpace::add_capability(uint8_t id, std::span<const std::
   put(last_capability_ == 0 ? PCI_CAPABILITY_LIST : last_capability_ + 1U,
       static_cast<uint32_t>(offset));
   registers_[kCommandRegister] |= static_cast<uint32_t>(PCI_STATUS_CAP_LIST) << 16;
+  if (id == PCI_CAP_ID_MSIX) msix_register_ = offset / 4;
   last_capability_ = static_cast<uint8_t>(offset);
   capabilities_end_ = offset + length;
   return last_capability_;
@@ -106,7 +107,8 @@ void PciConfigSpace::set_interrupt(uint8_t pin, uint8_t line) {
 void PciConfigSpace::write(size_t index, size_t offset, std::span<const std::byte> data) {
   size_t size = data.size();
   bool aligned = (size == 1 || size == 2 || size == 4) && offset % size == 0 && offset + size <= 4;
-  if (!aligned || index >= kRegisters) {
+  bool allowed = index != msix_register_ || (size == 2 && offset == PCI_MSIX_FLAGS);
+  if (!aligned || !allowed || index >= kRegisters) {
     log::debug("PCI: ignored a write of {} bytes at configuration offset {:#x}", size,
                4 * index + offset);
     return;

@@ -55,7 +55,8 @@ class PciConfigSpace {
 
   uint32_t read(size_t index) const { return index < kRegisters ? registers_[index] : ~0U; }
   /// Writes 1, 2 or 4 naturally aligned bytes at `offset` (0..3) of register `index`; anything else
-  /// is logged and ignored (devices.md 3.1).
+  /// is logged and ignored (devices.md 3.1), as is a write to MSI-X Message Control of other than
+  /// its 2 bytes (devices.md 3.5).
   void write(size_t index, size_t offset, std::span<const std::byte> data);
 
   std::optional<PciBar> bar(size_t index) const { return bars_[index]; }
@@ -71,6 +72,7 @@ class PciConfigSpace {
   std::array<std::optional<PciBar>, kBars> bars_{};
   uint8_t last_capability_ = 0;
   size_t capabilities_end_ = 0x40;
+  std::optional<size_t> msix_register_;  // with Message Control in its upper half
 };
 
 }  // namespace crosvm

@@ -25,7 +25,9 @@ class PciDevice {
   virtual void config_reading(size_t /*index*/) {}
   /// The guest wrote register `index`; PciRoot has moved the BARs already.
   virtual void config_written(size_t /*index*/) {}
-  /// BAR `bar` is decoded at `address` from now on, or, with none, nowhere.
+  /// BAR `bar` is decoded at `address` from now on, or, with none, nowhere. Comes when the function
+  /// is added and before config_written; of a move in two calls. Serialised with configuration
+  /// accesses, but not with those to BARs.
   virtual void bar_mapped(size_t /*bar*/, std::optional<uint64_t> /*address*/) {}
 };
 

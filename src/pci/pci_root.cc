@@ -65,29 +65,38 @@ PciRoot::PciRoot(Bus& mmio, Bus& io, PciWindows windows) : mmio_(mmio), io_(io),
 
 PciRoot::~PciRoot() {
   for (auto& [address, function] : functions_) {
-    for (auto& [bar, place] : function.mapped) (place.io ? io_ : mmio_).remove(place.address);
+    for (auto& [bar, place] : function.mapped) {
+      (place.io ? io_ : mmio_).remove(place.address);
+      function.device->bar_mapped(bar, std::nullopt);
+    }
   }
 }
 
-Result<PciAddress> PciRoot::choose(const PciDevice& device,
-                                   std::optional<PciAddress> wanted) const {
+std::optional<std::string> PciRoot::holder(PciAddress address) const {
+  if (auto found = functions_.find(address); found != functions_.end()) {
+    return std::string(found->second.device->label());
+  }
+  if (auto found = reserved_.find(address); found != reserved_.end()) return found->second;
+  return std::nullopt;
+}
+
+Result<PciAddress> PciRoot::choose(std::string_view label, std::optional<PciAddress> wanted) const {
   if (wanted) {
-    auto taken = functions_.find(*wanted);
-    if (taken == functions_.end()) return *wanted;
-    return fail(
-        Error(std::errc::address_in_use,
-              format_text("{}: PCI address {} is taken by {}; choose another", device.label(),
-                          wanted->to_string(), taken->second.device->label())));
+    std::optional<std::string> taken = holder(*wanted);
+    if (!taken) return *wanted;
+    return fail(Error(std::errc::address_in_use,
+                      format_text("{}: PCI address {} is taken by {}; choose another", label,
+                                  wanted->to_string(), *taken)));
   }
   // A whole slot if there is one, then single functions.
   for (uint8_t function = 0; function < 8; ++function) {
     for (uint8_t slot = 1; slot < 32; ++slot) {
       PciAddress address{.bus = 0, .device = slot, .function = function};
-      if (!functions_.contains(address)) return address;
+      if (!holder(address)) return address;
     }
   }
   return fail(Error(std::errc::no_space_on_device,
-                    format_text("{}: all PCI addresses of bus 0 are taken", device.label())));
+                    format_text("{}: all PCI addresses of bus 0 are taken", label)));
 }
 
 Result<void> PciRoot::place_bars(PciDevice& device) {
@@ -110,16 +119,34 @@ Result<void> PciRoot::place_bars(PciDevice& device) {
   return {};
 }
 
+Result<PciAddress> PciRoot::reserve(std::optional<PciAddress> wanted, const std::string& label) {
+  std::lock_guard lock(mutex_);
+  PciAddress address = TRY(choose(label, wanted));
+  reserved_.emplace(address, label);
+  return address;
+}
+
 Result<PciAddress> PciRoot::add(std::shared_ptr<PciDevice> device,
                                 std::optional<PciAddress> wanted) {
   std::lock_guard lock(mutex_);
-  PciAddress address = TRY(choose(*device, wanted));
+  PciAddress address = TRY(choose(device->label(), wanted));
+  TRY(insert(std::move(device), address));
+  return address;
+}
+
+Result<void> PciRoot::add_reserved(std::shared_ptr<PciDevice> device, PciAddress reserved) {
+  std::lock_guard lock(mutex_);
+  CHECK(reserved_.erase(reserved) == 1);
+  return insert(std::move(device), reserved);
+}
+
+Result<void> PciRoot::insert(std::shared_ptr<PciDevice> device, PciAddress address) {
   TRY(place_bars(*device));
   Function& function = functions_[address];
   function.device = std::move(device);
   set_multifunction(address);
   update_mappings(function);
-  return address;
+  return {};
 }
 
 void PciRoot::set_multifunction(PciAddress slot) {
@@ -140,30 +167,37 @@ void PciRoot::follow(Function& function) {
 
 bool PciRoot::update_mappings(Function& function) {
   bool removed = false;
-  PciConfigSpace& config = function.device->config();
-  for (size_t i = 0; i < PciConfigSpace::kBars; ++i) {
-    std::optional<PciBar> bar = config.bar(i);
-    if (!bar) continue;
-    bool io = bar->kind == PciBar::Kind::kIo;
-    Bus& bus = io ? io_ : mmio_;
-    uint64_t address = config.bar_address(i);
-    bool decoded = config.decodes(bar->kind);
-    auto now = function.mapped.find(i);
-    if (now != function.mapped.end()) {
-      if (decoded && now->second.address == address) continue;
-      bus.remove(now->second.address);
-      function.mapped.erase(now);
-      removed = true;
-    }
-    if (!decoded) continue;
-    Result<void> placed = bus.insert(
-        address, bar->size, std::make_shared<BarWindow>(function.device, function.bar_lock, i));
-    if (placed) {
-      function.mapped[i] = {.address = address, .io = io};
-    } else {  // while sizing its BARs, or a guest's mistake: the BAR answers nowhere until one
-              // moves
-      log::debug("PCI: BAR {} is not decoded: {}", i, placed.error().what());
-    }
+  for (size_t bar = 0; bar < PciConfigSpace::kBars; ++bar) {
+    removed |= update_mapping(function, bar);
+  }
+  return removed;
+}
+
+bool PciRoot::update_mapping(Function& function, size_t index) {
+  const PciConfigSpace& config = function.device->config();
+  const std::optional<PciBar> bar = config.bar(index);
+  if (!bar) return false;
+  bool removed = false;
+  bool io = bar->kind == PciBar::Kind::kIo;
+  Bus& bus = io ? io_ : mmio_;
+  uint64_t address = config.bar_address(index);
+  bool decoded = config.decodes(bar->kind);
+  auto now = function.mapped.find(index);
+  if (now != function.mapped.end()) {
+    if (decoded && now->second.address == address) return false;
+    bus.remove(now->second.address);
+    function.mapped.erase(now);
+    function.device->bar_mapped(index, std::nullopt);
+    removed = true;
+  }
+  if (!decoded) return removed;
+  Result<void> placed = bus.insert(
+      address, bar->size, std::make_shared<BarWindow>(function.device, function.bar_lock, index));
+  if (placed) {
+    function.mapped[index] = {.address = address, .io = io};
+    function.device->bar_mapped(index, address);
+  } else {  // while sizing its BARs, or a guest's mistake: it answers nowhere until one moves
+    log::debug("PCI: BAR {} is not decoded: {}", index, placed.error().what());
   }
   return removed;
 }

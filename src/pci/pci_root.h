@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -43,9 +44,15 @@ class PciRoot {
   PciRoot(Bus& mmio, Bus& io, PciWindows windows);
   ~PciRoot();
 
+  /// Keeps an address for a function that `add_reserved` brings: `wanted`, or the next free slot of
+  /// bus 0. So that nobody gets an address that a later one was promised, those with a wish come
+  /// first. `label` names the function in errors: address_in_use, naming both, no_space_on_device.
+  Result<PciAddress> reserve(std::optional<PciAddress> wanted, const std::string& label);
   /// Adds `device` at `wanted`, or in the next free slot of bus 0; gives its BARs addresses.
   /// Errors: address_in_use naming both devices, no_space_on_device.
   Result<PciAddress> add(std::shared_ptr<PciDevice> device, std::optional<PciAddress> wanted);
+  /// The same at an address that `reserve` gave, which is used up.
+  Result<void> add_reserved(std::shared_ptr<PciDevice> device, PciAddress reserved);
 
   /// Reads up to 4 bytes at `offset` (0..3) of a register; all ones where nothing is.
   void config_read(PciAddress address, size_t index, size_t offset, std::span<std::byte> data);
@@ -69,6 +76,7 @@ class PciRoot {
     std::map<size_t, Mapped> mapped{};  // BARs that are on a bus now
   };
 
+  Result<void> insert(std::shared_ptr<PciDevice> device, PciAddress address);
   Result<void> place_bars(PciDevice& device);
   /// The header's multi-function bit stands in all functions of a slot when any but 0 exists.
   void set_multifunction(PciAddress slot);
@@ -77,13 +85,18 @@ class PciRoot {
   void follow(Function& function);
   /// Does so for one function; true when a BAR was taken off a bus.
   bool update_mappings(Function& function);
-  Result<PciAddress> choose(const PciDevice& device, std::optional<PciAddress> wanted) const;
+  /// The same for one BAR.
+  bool update_mapping(Function& function, size_t bar);
+  Result<PciAddress> choose(std::string_view label, std::optional<PciAddress> wanted) const;
+  /// Who has or is to get the address, if anybody.
+  std::optional<std::string> holder(PciAddress address) const;
 
   Bus& mmio_;
   Bus& io_;
   PciWindows windows_;
   mutable std::mutex mutex_;
   std::map<PciAddress, Function> functions_;
+  std::map<PciAddress, std::string> reserved_;  // labels
 };
 
 }  // namespace crosvm

@@ -183,7 +183,11 @@ class BusyDevice : public PciDevice {
     data[0] = std::byte{0x5a};
   }
   void write_bar(size_t, uint64_t, std::span<const std::byte>) override {}
+  void bar_mapped(size_t bar, std::optional<uint64_t> address) override {
+    if (bar == 1) places.push_back(address.value_or(0));
+  }
 
+  std::vector<uint64_t> places;  // of BAR 1, 0 for nowhere
   std::atomic<int> inside = 0;
   std::atomic<int> overlaps = 0;
 
@@ -219,6 +223,24 @@ TEST_F(PciTest, SmallBarsDoNotShareAPageOrAPortBlock) {
   EXPECT_EQ(load<uint32_t>(ecam({.device = 2}, 0x24)), 0x100U);
 }
 
+TEST_F(PciTest, AFunctionLearnsWhereItsBarsAre) {
+  auto device = std::make_shared<BusyDevice>();
+  PciAddress address = *root_.add(device, {});
+  constexpr uint64_t kPlace = kLowMmio + 0x1000;
+  EXPECT_THAT(device->places, ElementsAre(kPlace));
+  device->places.clear();
+  store<uint32_t>(ecam(address, 0x14), kPlace);
+  EXPECT_THAT(device->places, ElementsAre()) << "it has not moved";
+  store<uint32_t>(ecam(address, 0x14), 0xe0000000);
+  EXPECT_THAT(device->places, ElementsAre(0, 0xe0000000));
+  store<uint16_t>(ecam(address, 4), 0);
+  store<uint32_t>(ecam(address, 0x14), kLowMmio);
+  store<uint16_t>(ecam(address, 4), 2);
+  EXPECT_THAT(device->places, ElementsAre(0, 0xe0000000, 0)) << "the place is BAR 0's";
+  store<uint32_t>(ecam(address, 0x10), 0xe1000000);
+  EXPECT_THAT(device->places, ElementsAre(0, 0xe0000000, 0, kLowMmio));
+}
+
 TEST_F(PciTest, IdentityAndStatusAreReadOnly) {
   PciAddress address = add_pvpanic();
   for (uint64_t offset : {0x00, 0x02, 0x06, 0x08, 0x0e, 0x2c, 0x2e, 0x34}) {
@@ -237,6 +259,24 @@ TEST_F(PciTest, AnAddressIsGivenOnce) {
   auto again = root_.add(std::make_shared<Pvpanic>([](PanicCode) {}), wanted);
   ASSERT_FALSE(again.has_value());
   EXPECT_THAT(again.error().what(), HasSubstr("0000:00:09.0 is taken by pvpanic"));
+}
+
+TEST_F(PciTest, ReservedAddressesAreLeftAlone) {
+  constexpr PciAddress kSecondSlot{.device = 2};
+  EXPECT_EQ(root_.reserve(kSecondSlot, "disk"), kSecondSlot);
+  EXPECT_EQ(root_.reserve({}, "rng"), (PciAddress{.device = 1}));
+  EXPECT_EQ(root_.reserve({}, "console"), (PciAddress{.device = 3}));
+  EXPECT_EQ(add_pvpanic(), (PciAddress{.device = 4}));
+  auto again = root_.reserve(kSecondSlot, "net");
+  ASSERT_FALSE(again.has_value());
+  EXPECT_EQ(again.error().code(), std::errc::address_in_use);
+  EXPECT_EQ(again.error().what(), "net: PCI address 0000:00:02.0 is taken by disk; choose another");
+  EXPECT_FALSE(root_.add(std::make_shared<BusyDevice>(), kSecondSlot));
+  EXPECT_THAT(root_.reserve(PciAddress{}, "x").error().what(), HasSubstr("PCI host bridge"));
+  EXPECT_EQ(cam(kSecondSlot, 0), ~0U) << "nothing is there yet";
+  ASSERT_TRUE(root_.add_reserved(std::make_shared<BusyDevice>(), kSecondSlot));
+  EXPECT_EQ(cam(kSecondSlot, 0), 1U);
+  EXPECT_FALSE(root_.reserve(kSecondSlot, "net"));
 }
 
 TEST_F(PciTest, WhenSlotsRunOutFunctionsAreUsedAndSlotsBecomeMultifunction) {
@@ -270,33 +310,6 @@ TEST_F(PciTest, RandomAccessesOfEverySizeDoNoHarm) {
     io_.write(0xcf8 + random() % 8, std::span(data).first(size));
   }
   EXPECT_EQ(cam({}, 0), 0x12378086U);
-}
-
-TEST(PciConfigSpace, CapabilitiesAreChainedAndBounded) {
-  PciConfigSpace config({.vendor = 0x1af4, .device = 0x1042});
-  std::array<std::byte, 14> body{};
-  EXPECT_EQ(config.add_capability(9, body), 0x40);
-  EXPECT_EQ(config.add_capability(17, std::span(body).first(10)), 0x50);
-  EXPECT_EQ(config.read(0x34 / 4) & 0xff, 0x40U);
-  EXPECT_EQ(config.read(0x40 / 4) & 0xffff, 0x5009U);
-  EXPECT_EQ(config.read(0x50 / 4) & 0xffff, 0x0011U);
-  EXPECT_NE(config.read(1) & 1U << 20, 0U) << "status says that there is a list";
-  int added = 0;
-  while (config.add_capability(9, body)) ++added;
-  EXPECT_EQ(added, 10);
-}
-
-TEST(PciConfigSpace, BarsThatCannotBeAreRefused) {
-  PciConfigSpace config({.vendor = 1});
-  EXPECT_FALSE(config.add_bar(0, {.size = 24}));
-  EXPECT_FALSE(config.add_bar(0, {.size = 8}));
-  EXPECT_FALSE(config.add_bar(5, {.kind = PciBar::Kind::kMemory64, .size = 4096}));
-  EXPECT_TRUE(config.add_bar(0, {.kind = PciBar::Kind::kMemory64, .size = 1ULL << 33}));
-  EXPECT_FALSE(config.add_bar(0, {.size = 4096})) << "taken, without a writable bit below 4 GiB";
-  EXPECT_FALSE(config.add_bar(1, {.size = 4096})) << "the upper half of BAR 0";
-  EXPECT_TRUE(config.add_bar(2, {.size = 4096}));
-  config.set_bar_address(0, 0x12'0000'0000);
-  EXPECT_EQ(config.bar_address(0), 0x12'0000'0000U);
 }
 
 TEST(PciAddress, IsReadAndPrintedAsTheCommandLineDoes) {
