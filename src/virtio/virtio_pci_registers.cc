@@ -190,12 +190,17 @@ CommonRegisters::Effect CommonRegisters::write_vector(size_t event, uint64_t val
   return Effect::kNone;
 }
 
+bool CommonRegisters::size_acceptable(const Queue& queue, uint64_t size) const {
+  const bool packed = (driver_features_ & bit(VIRTIO_F_RING_PACKED)) != 0;
+  return size != 0 && size <= queue.largest && (packed || std::has_single_bit(size));
+}
+
 CommonRegisters::Effect CommonRegisters::write_queue(uint64_t offset, uint64_t value) {
   Queue* queue = selected();
   if (queue == nullptr || queue->resetting) return Effect::kIgnored;
   switch (offset) {
     case VIRTIO_PCI_COMMON_Q_SIZE:
-      if (queue->enabled || value > queue->largest || !std::has_single_bit(value)) break;
+      if (queue->enabled || !size_acceptable(*queue, value)) break;
       queue->size = static_cast<uint16_t>(value);
       return Effect::kNone;
     case VIRTIO_PCI_COMMON_Q_MSIX:

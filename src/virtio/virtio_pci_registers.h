@@ -24,7 +24,7 @@ class CommonRegisters {
  public:
   struct Queue {
     uint16_t largest = 0;
-    uint16_t size = 0;  ///< a power of two up to `largest`
+    uint16_t size = 0;  ///< 1 to `largest`; a power of two but for packed rings
     bool enabled = false;
     bool resetting = false;  ///< enabled too, until the reset is complete
     VringAddresses addresses{};
@@ -76,6 +76,7 @@ class CommonRegisters {
   Effect write_driver_feature(uint32_t value);
   Effect write_vector(size_t event, uint64_t value);
   bool features_acceptable() const;
+  bool size_acceptable(const Queue& queue, uint64_t size) const;
   const Queue* selected() const;
   Queue* selected();
 

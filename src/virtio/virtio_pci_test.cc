@@ -252,6 +252,17 @@ TEST(VirtioPciRegisters, AQueueSizeIsAPowerOfTwoUpToTheLargest) {
   }
 }
 
+TEST(VirtioPciRegisters, APackedRingHasAnySize) {
+  DeviceInfo info = fake_device();
+  info.features |= 1ULL << VIRTIO_F_RING_PACKED;
+  VirtioPciRig rig(info);
+  rig.negotiate(kVersion1 | 1ULL << VIRTIO_F_RING_PACKED);
+  for (uint16_t size : {100, 0, 257}) {
+    rig.write<uint16_t>(VIRTIO_PCI_COMMON_Q_SIZE, size);
+    EXPECT_EQ(rig.read<uint16_t>(VIRTIO_PCI_COMMON_Q_SIZE), 100);
+  }
+}
+
 TEST(VirtioPciRegisters, AVectorBeyondTheTableReadsBackAsNone) {
   VirtioPciRig rig;
   EXPECT_EQ(rig.read<uint16_t>(VIRTIO_PCI_COMMON_MSIX), kNone);
