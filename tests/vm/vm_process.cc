@@ -102,6 +102,10 @@ VmProcess::~VmProcess() {
     ::waitpid(pid_, nullptr, 0);
   }
   if (::testing::Test::HasFailure()) {
+    // Read by tools/dev/run_vm_tests.sh.
+    if (errors_.find("triple fault") != std::string::npos) {
+      ::testing::Test::RecordProperty("guest_fault", "triple fault");
+    }
     fprintf(stderr, "---- stdout of crosvm ----\n%s\n---- stderr ----\n%s\n----\n", output_.c_str(),
             errors_.c_str());
   }
