@@ -42,18 +42,18 @@ Result<IoUring> IoUring::create(uint32_t entries) {
 }
 
 bool IoUring::readv(const Fd& fd, const iovec* buffers, uint32_t count, uint64_t offset,
-                    uint64_t token) {
+                    uint64_t token, int flags) {
   io_uring_sqe* entry = state_->next();
   if (!entry) return false;
-  io_uring_prep_readv(entry, fd.get(), buffers, count, offset);
+  io_uring_prep_readv2(entry, fd.get(), buffers, count, offset, flags);
   return state_->queued(entry, token);
 }
 
 bool IoUring::writev(const Fd& fd, const iovec* buffers, uint32_t count, uint64_t offset,
-                     uint64_t token) {
+                     uint64_t token, int flags) {
   io_uring_sqe* entry = state_->next();
   if (!entry) return false;
-  io_uring_prep_writev(entry, fd.get(), buffers, count, offset);
+  io_uring_prep_writev2(entry, fd.get(), buffers, count, offset, flags);
   return state_->queued(entry, token);
 }
 

@@ -27,8 +27,11 @@ class IoUring {
 
   // Each returns false when the queue is full: submit, reap, and try again. `token` comes back with
   // the completion.
-  bool readv(const Fd& fd, const iovec* buffers, uint32_t count, uint64_t offset, uint64_t token);
-  bool writev(const Fd& fd, const iovec* buffers, uint32_t count, uint64_t offset, uint64_t token);
+  /// `flags`: RWF_*.
+  bool readv(const Fd& fd, const iovec* buffers, uint32_t count, uint64_t offset, uint64_t token,
+             int flags = 0);
+  bool writev(const Fd& fd, const iovec* buffers, uint32_t count, uint64_t offset, uint64_t token,
+              int flags = 0);
   /// `data_only`: as fdatasync.
   bool fsync(const Fd& fd, bool data_only, uint64_t token);
   /// `mode`: FALLOC_FL_*.
