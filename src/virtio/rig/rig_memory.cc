@@ -30,6 +30,8 @@ RigMemory::RigMemory(uint64_t high_bytes) : memory_(make_memory(high_bytes)) {
     const RamRegion& region = memory_.regions()[i];
     free_[i].emplace(region.base.value, region.size);
   }
+  free_[0] = {{0, kRegionBytes - kBorderRoom}};
+  free_[1] = {{kRegionBytes + kBorderRoom, kRegionBytes - kBorderRoom}};
 }
 
 bool RigMemory::allocate_in(Ranges& free, uint64_t bytes, uint64_t alignment,

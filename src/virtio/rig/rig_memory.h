@@ -19,7 +19,10 @@ class RigMemory {
   static constexpr GuestAddress kHigh{uint64_t{4} << 30};   ///< and ends
   static constexpr GuestAddress kEnd{kHigh.value + kRegionBytes};
 
-  /// `region_bytes`: of the region at 4 GiB, for loads with large buffers.
+  /// Bytes on both sides of `kBorder` that `allocate` leaves alone, for buffers across it.
+  static constexpr uint64_t kBorderRoom = 64 << 10;
+
+  /// `high_bytes`: of the region at 4 GiB, for loads with large buffers.
   explicit RigMemory(uint64_t high_bytes = kRegionBytes);
 
   const GuestMemory& guest() const { return memory_; }

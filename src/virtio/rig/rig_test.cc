@@ -87,7 +87,7 @@ INSTANTIATE_TEST_SUITE_P(Rigs, EveryRig,
 
 TEST(RigMemory, GivesBuffersBackToTheNext) {
   RigMemory memory;
-  const uint64_t bytes = RigMemory::kRegionBytes / 2;
+  const uint64_t bytes = (RigMemory::kRegionBytes - RigMemory::kBorderRoom) / 2;
   for (int round = 0; round < 100; ++round) {
     std::vector<GuestAddress> taken;
     for (int i = 0; i < 6; ++i) taken.push_back(memory.allocate(bytes));
