@@ -1,0 +1,66 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/log_limit.h"
+#include "devices/block/block_queue.h"
+#include "disk/disk.h"
+
+namespace crosvm {
+
+/// What serves some queues of a disk on one event loop.
+class BlockWorker {
+ public:
+  using Broken = std::function<void(const std::string& why)>;
+
+  /// `object` names the disk in logs. `broken` is called on the loop when the driver has broken a
+  /// queue. The loop outlives the worker.
+  BlockWorker(EventLoop& loop, std::unique_ptr<Disk> disk, const BlockRules& rules,
+              std::string object, Broken broken);
+  ~BlockWorker();
+
+  /// As VirtioDevice::start_queue and stop_queue.
+  Result<void> start_queue(uint16_t index, Virtqueue queue);
+  void stop_queue(uint16_t index, StopDone done);
+
+  // For its queues.
+  EventLoop& loop() { return loop_; }
+  Disk& disk() { return *disk_; }
+  const BlockRules& rules() const { return rules_; }
+  void queue_broke(const Error& error) { broken_(error.what()); }
+  /// What has been written so far needs no other flush, unless this one fails.
+  void flush_begins() { disarm_idle_flush(); }
+  /// Logs an error; watches for writes that nobody flushes.
+  void io_done(const DiskRequest& request, int error);
+
+ private:
+  /// What writes the disk's cache back when the driver does not ask for it.
+  class IdleFlush final : public DiskRequest {
+   public:
+    explicit IdleFlush(BlockWorker& worker) : worker_(worker) { kind = Kind::kFlush; }
+    void disk_done(int error) override;
+    bool running = false;
+
+   private:
+    BlockWorker& worker_;
+  };
+  void arm_idle_flush();
+  void disarm_idle_flush();
+  void flush_idle();
+  void settle();
+
+  EventLoop& loop_;
+  const BlockRules rules_;
+  const std::string object_;
+  const Broken broken_;
+  LogLimit limit_{"errors of disk I/O"};
+  IdleFlush idle_flush_{*this};
+  EventLoop::TimerId idle_timer_ = 0;  // 0: not armed
+  std::map<uint16_t, BlockQueue> queues_;
+  std::unique_ptr<Disk> disk_;  // goes first: it may hold buffers of requests
+};
+
+}  // namespace crosvm
