@@ -14,7 +14,8 @@ std::array<uint64_t, 3> part_bytes(bool packed, uint16_t size) {
           SplitRing::device_bytes(size)};
 }
 
-GuestSlice slice(const RigMemory& memory, GuestAddress address, uint64_t bytes) {
+GuestSlice allocate(RigMemory& memory, uint64_t bytes, GuestAddress& address) {
+  address = memory.allocate(bytes);
   auto slice = memory.guest().slice(address, bytes);
   CHECK(slice.has_value());
   return *slice;
@@ -25,19 +26,17 @@ GuestSlice slice(const RigMemory& memory, GuestAddress address, uint64_t bytes) 
 RingMemory::RingMemory(RigMemory& memory, bool packed, uint16_t size)
     : size_(size),
       addresses_{},
-      memory_(&memory),
-      bytes_(part_bytes(packed, size)),
-      descriptors_(
-          slice(memory, addresses_.descriptor_area = memory.allocate(bytes_[0]), bytes_[0])),
-      driver_(slice(memory, addresses_.driver_area = memory.allocate(bytes_[1]), bytes_[1])),
-      device_(slice(memory, addresses_.device_area = memory.allocate(bytes_[2]), bytes_[2])) {
+      descriptors_(allocate(memory, part_bytes(packed, size)[0], addresses_.descriptor_area)),
+      driver_(allocate(memory, part_bytes(packed, size)[1], addresses_.driver_area)),
+      device_(allocate(memory, part_bytes(packed, size)[2], addresses_.device_area)) {
   clear();
 }
 
 void RingMemory::clear() const {
-  memory_->fill(addresses_.descriptor_area, bytes_[0], std::byte{0});
-  memory_->fill(addresses_.driver_area, bytes_[1], std::byte{0});
-  memory_->fill(addresses_.device_area, bytes_[2], std::byte{0});
+  // Field by field: a test's thread may be writing to the ring.
+  for (const GuestSlice& part : {descriptors_, driver_, device_}) {
+    for (size_t at = 0; at < part.size(); at += 2) part.store_relaxed<uint16_t>(at, 0);
+  }
 }
 
 }  // namespace crosvm

@@ -27,8 +27,6 @@ class RingMemory {
  protected:
   uint16_t size_;
   VringAddresses addresses_;
-  RigMemory* memory_;
-  std::array<uint64_t, 3> bytes_;
   GuestSlice descriptors_;
   GuestSlice driver_;
   GuestSlice device_;
