@@ -19,6 +19,7 @@
 #include "platform/debugcon.h"
 #include "platform/i8042.h"
 #include "platform/serial.h"
+#include "virtio/virtio_pci.h"
 
 namespace crosvm {
 
@@ -26,6 +27,30 @@ namespace {
 
 /// The first run of ports that the allocator hands out.
 constexpr uint16_t kPmBase = x86_64::kFirstDynamicPort;
+
+/// The lines of PCI: from 9 on, without that of the SCI.
+std::array<uint32_t, IntxLines::kLines> pci_gsis(uint32_t sci) {
+  std::array<uint32_t, IntxLines::kLines> gsis{};
+  uint32_t next = x86_64::kFirstPciGsi;
+  for (uint32_t& gsi : gsis) {
+    if (next == sci) ++next;
+    gsi = next++;
+  }
+  return gsis;
+}
+
+/// As the firmware tables want them.
+std::vector<x86_64::PciIntx> firmware_irqs(const IntxLines& lines) {
+  std::vector<x86_64::PciIntx> irqs;
+  for (const IntxAssignment& assigned : lines.assignments()) {
+    irqs.push_back({.bus = assigned.address.bus,
+                    .device = assigned.address.device,
+                    .function = assigned.address.function,
+                    .pin = assigned.pin,
+                    .gsi = assigned.gsi});
+  }
+  return irqs;
+}
 
 /// What the user gave, our own values for the rest.
 x86_64::SmbiosConfig smbios(const SmbiosIdentity& given) {
@@ -67,6 +92,7 @@ Result<std::unique_ptr<Machine>> MachineX86::build(const Config& config, EventLo
   TRY(machine->create_memory());
   TRY(machine->create_vm());
   TRY(machine->add_pci());
+  TRY(machine->add_pci_functions());
   TRY(machine->add_serial_ports());
   TRY(machine->add_power_management());
   if (config.rtc) TRY(machine->add_rtc());
@@ -111,7 +137,10 @@ Result<void> MachineX86::create_vm() {
   // Slots before the interrupt chip: after it each costs milliseconds.
   TRY(vm_->map_ram(*memory_));
   TRY(vm_->set_reserved_pages(kTss, kIdentityMap));
-  return vm_->create_kernel_irqchip();
+  TRY(vm_->create_kernel_irqchip());
+  msi_routes_.emplace(*vm_, default_irq_routes(), kIoapicPins);
+  relay_ = TRY(InterruptRelay::create());
+  return {};
 }
 
 Result<Fd> MachineX86::edge_interrupt(uint32_t gsi) {
@@ -133,8 +162,31 @@ Result<void> MachineX86::add_pci() {
                          std::make_shared<PciConfigPorts>(*pci_, reset)));
   TRY(io_.mmio().insert(layout_.ecam.start.value, layout_.ecam.size,
                         std::make_shared<PciEcam>(*pci_)));
-  TRY(pci_->add(std::make_shared<Pvpanic>(events_.panicked), std::nullopt));
+  intx_lines_.emplace(pci_gsis(sci_gsi_));
   return {};
+}
+
+Result<void> MachineX86::add_pci_functions() {
+  // In the order of creation, which the guest sees in its slots.
+  const std::vector<PciWish> wishes = {{.label = "pvpanic", .intx = false}};
+  const std::vector<PciPlace> places = TRY(reserve_places(*pci_, *intx_lines_, wishes));
+  return pci_->add_reserved(std::make_shared<Pvpanic>(events_.panicked), places.back().address);
+}
+
+Result<void> MachineX86::add_virtio(std::unique_ptr<DeviceBackend> backend, const PciPlace& place) {
+  VirtioPci::Options options;
+  std::optional<uint32_t> gsi;
+  if (place.intx) {
+    gsi = place.intx->gsi;
+    options.intx = {.pin = static_cast<uint8_t>(place.intx->pin + 1),
+                    .line = static_cast<uint8_t>(place.intx->gsi)};
+  }
+  auto interrupts =
+      TRY(PciInterrupts::create({.vm = *vm_, .routes = *msi_routes_, .relay = *relay_},
+                                VirtioPci::interrupts_for(backend->info(), gsi)));
+  std::shared_ptr<VirtioPci> device =
+      TRY(VirtioPci::create(std::move(backend), *memory_, *vm_, std::move(interrupts), options));
+  return pci_->add_reserved(std::move(device), place.address);
 }
 
 Result<void> MachineX86::add_serial_ports() {
@@ -212,9 +264,10 @@ Result<void> MachineX86::write_firmware_tables() {
       .mmio = {{layout_.low_mmio.start, layout_.ecam.start.value - layout_.low_mmio.start.value},
                {layout_.high_mmio.start, layout_.high_mmio.size}},
       .vcfg = layout_.vcfg.start,
-      .irqs = {},
+      .irqs = firmware_irqs(*intx_lines_),
       .functions = {}};
   for (PciAddress address : pci_->addresses()) {
+    if (address.bus != 0) continue;
     pci.functions.push_back(
         {.device = address.device, .function = address.function, .secondary_bus = std::nullopt});
   }
@@ -234,7 +287,7 @@ Result<void> MachineX86::write_firmware_tables() {
                        {.vcpus = config_.vcpus,
                         .sci_gsi = static_cast<uint16_t>(sci_gsi_),
                         .last_pci_bus = last_bus,
-                        .pci_irqs = {}});
+                        .pci_irqs = firmware_irqs(*intx_lines_)});
 }
 
 Result<void> MachineX86::create_vcpus() {

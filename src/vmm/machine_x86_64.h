@@ -7,12 +7,17 @@
 #include "arch/x86_64/acpi_user.h"
 #include "arch/x86_64/linux_boot.h"
 #include "arch/x86_64/memory_map.h"
+#include "hypervisor/msi_routes.h"
 #include "hypervisor/x86_64/hypervisor.h"
 #include "memory/guest_memory.h"
+#include "pci/interrupt_relay.h"
+#include "pci/intx_lines.h"
+#include "pci/pci_places.h"
 #include "pci/pci_root.h"
 #include "platform/pm.h"
 #include "platform/serial_backend.h"
 #include "platform/terminal.h"
+#include "virtio/device_backend.h"
 #include "vmm/boot_files.h"
 #include "vmm/guest_io.h"
 #include "vmm/machine.h"
@@ -44,6 +49,7 @@ class MachineX86 : public Machine {
   Result<void> create_memory();
   Result<void> create_vm();
   Result<void> add_pci();
+  Result<void> add_pci_functions();
   Result<void> add_serial_ports();
   Result<void> add_power_management();
   Result<void> add_rtc();
@@ -54,6 +60,8 @@ class MachineX86 : public Machine {
 
   /// A new eventfd each signal of which is an edge on `gsi`.
   Result<Fd> edge_interrupt(uint32_t gsi);
+  /// Gives the guest the virtio device behind `backend`, at the reserved `place`.
+  Result<void> add_virtio(std::unique_ptr<DeviceBackend> backend, const PciPlace& place);
   Result<std::string> command_line() const;
 
   const Config config_;
@@ -69,6 +77,9 @@ class MachineX86 : public Machine {
   std::optional<GuestMemory> memory_;
   std::unique_ptr<x86_64::Hypervisor> hypervisor_;
   std::unique_ptr<x86_64::Vm> vm_;
+  std::optional<MsiRoutes> msi_routes_;
+  std::unique_ptr<InterruptRelay> relay_;
+  std::optional<IntxLines> intx_lines_;
   GuestIo io_;
   std::optional<PciRoot> pci_;
   std::shared_ptr<Pm> pm_;

@@ -53,6 +53,7 @@ inline constexpr uint64_t kDefaultRamBytes = 256 * kMiB;
 // Interrupt lines.
 inline constexpr uint32_t kSciGsi = 5;
 inline constexpr uint32_t kRtcGsi = 8;
+inline constexpr uint32_t kFirstPciGsi = 9;  ///< the first of four for INTx
 
 // I/O ports that the allocator may hand out.
 inline constexpr uint16_t kFirstDynamicPort = 0xC000;
