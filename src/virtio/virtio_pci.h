@@ -46,7 +46,7 @@ class VirtioPci : public PciDevice, private BackendListener {
   static PciInterrupts::Options interrupts_for(const DeviceInfo& info,
                                                std::optional<uint32_t> intx_gsi);
 
-  /// `memory` and `vm` outlive this. `interrupts` are those of `interrupts_for`. Errors:
+  /// `memory` and `vm` outlive this. `interrupts` were made with `interrupts_for`. Errors:
   /// invalid_argument naming the device when it has more queues or a longer configuration than fit,
   /// else the errno of eventfd.
   static Result<std::shared_ptr<VirtioPci>> create(std::unique_ptr<DeviceBackend> backend,

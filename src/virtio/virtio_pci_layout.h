@@ -38,6 +38,7 @@ struct SharedMemory {
   uint8_t id = 0;
   uint64_t length = 0;
 };
+
 /// Where INTx goes: pin 1..4 for INTA..INTD, and the line that firmware would have written.
 struct Intx {
   uint8_t pin = 0;

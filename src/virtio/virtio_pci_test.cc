@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "pci/pci_root.h"
 #include "virtio/virtio_pci_rig.h"
 
 namespace crosvm {
@@ -758,6 +759,41 @@ TEST_F(VirtioPciWindow, ElsewhereNothingHappens) {
     EXPECT_EQ(rig_.config_read<uint32_t>(data_), 0x01010101U) << "the register itself";
     EXPECT_EQ(rig_.status(), 0);
   }
+}
+
+// ---- under PciRoot
+
+TEST(VirtioPciRoot, MovesItsBarAndAnswersBehindIt) {
+  constexpr PciAddress kAddress{.device = 3};
+  constexpr uint64_t kLow = 0xd0000000;
+  VirtioPciRig rig;
+  Bus mmio("mmio");
+  Bus io("io");
+  PciRoot root(mmio, io,
+               PciWindows{.low_mmio = {kLow, 0xf0000000},
+                          .high_mmio = {1ULL << 40, 1ULL << 41},
+                          .io = {0xc000, 0x10000}});
+  ASSERT_TRUE(root.add(rig.device(), kAddress));
+  rig.start_driver();
+  EXPECT_THAT(ioevent_addresses(rig), ElementsAre(kLow + 0x3000, kLow + 0x3004));
+
+  auto config_write = [&](size_t offset, uint32_t value) {
+    root.config_write(kAddress, offset / 4, 0, std::as_bytes(std::span(&value, 1)));
+  };
+  config_write(PCI_BASE_ADDRESS_0, 0xe0000000);
+  EXPECT_THAT(ioevent_addresses(rig), ElementsAre(0xe0003000, 0xe0003004));
+  uint8_t status = 0;
+  mmio.read(0xe0000000 + VIRTIO_PCI_COMMON_STATUS, std::as_writable_bytes(std::span(&status, 1)));
+  EXPECT_EQ(status, kRunning);
+
+  config_write(PCI_COMMAND, 0);
+  EXPECT_THAT(rig.vm().ioevents(), IsEmpty());
+  const size_t window = rig.find_capability(PCI_CAP_ID_VNDR, VIRTIO_PCI_CAP_PCI_CFG);
+  config_write(window + VIRTIO_PCI_CAP_OFFSET, VIRTIO_PCI_COMMON_STATUS);
+  config_write(window + VIRTIO_PCI_CAP_LENGTH, 1);
+  std::byte through{};
+  root.config_read(kAddress, (window + sizeof(virtio_pci_cap)) / 4, 0, std::span(&through, 1));
+  EXPECT_EQ(through, std::byte{kRunning}) << "the window needs no BAR";
 }
 
 }  // namespace
