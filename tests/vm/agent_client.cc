@@ -85,33 +85,30 @@ std::string AgentClient::serial_option() const {
          ",input-unix-stream,num=2";
 }
 
-Result<void> AgentClient::wait_readable(const Fd& fd, Clock::time_point deadline,
-                                        const Fd* watched) {
+Result<void> AgentClient::wait_readable(const Fd& fd, Clock::time_point deadline) {
   for (;;) {
     auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now());
-    std::array<pollfd, 2> waits = {
-        {{fd.get(), POLLIN, 0}, {watched != nullptr ? watched->get() : -1, POLLIN, 0}}};
+    pollfd wait = {fd.get(), POLLIN, 0};
     auto wait_ms = std::clamp<int64_t>(left.count(), 0, kLongestWait.count());
-    int ready = ::poll(waits.data(), waits.size(), static_cast<int>(wait_ms));
-    if (waits[0].revents != 0) return {};
-    if (waits[1].revents != 0) return fail(lost());
+    int ready = ::poll(&wait, 1, static_cast<int>(wait_ms));
+    if (ready > 0) return {};
     if (ready == 0 && left.count() <= 0)
       return fail(Error(std::errc::timed_out, "the guest agent did not answer in time"));
   }
 }
 
-Result<void> AgentClient::accept(Clock::time_point deadline, const Fd* watched) {
+Result<void> AgentClient::accept(Clock::time_point deadline) {
   if (connection_) return {};
-  TRY(wait_readable(listener_, deadline, watched));
+  TRY(wait_readable(listener_, deadline));
   connection_ = Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
   if (!connection_) return fail(Error::from_errno("accepting a connection at", path_));
   return {};
 }
 
-Result<Json> AgentClient::receive_until(Clock::time_point deadline, const Fd* watched) {
+Result<Json> AgentClient::receive_until(Clock::time_point deadline) {
   for (;;) {
     if (auto message = TRY(reader_.next())) return *std::move(message);
-    TRY(wait_readable(connection_, deadline, watched));
+    TRY(wait_readable(connection_, deadline));
     std::array<char, 65536> buffer;
     ssize_t got = ::recv(connection_.get(), buffer.data(), buffer.size(), 0);
     if (got < 0 && errno == EINTR) continue;
@@ -130,12 +127,12 @@ Result<void> AgentClient::send_raw(std::string_view bytes) {
   return {};
 }
 
-Result<void> AgentClient::wait_ready(Milliseconds timeout, const Fd* watched) {
+Result<void> AgentClient::wait_ready(Milliseconds timeout) {
   if (ready_) return {};
   auto deadline = Clock::now() + timeout;
-  TRY(accept(deadline, watched));
+  TRY(accept(deadline));
   while (!ready_) {
-    auto message = receive_until(std::min(deadline, Clock::now() + kAskAgain), watched);
+    auto message = receive_until(std::min(deadline, Clock::now() + kAskAgain));
     if (message) {
       // Not our id: the pong of an earlier question.
       ready_ = message->find("hello") != nullptr || message->find("pong") != nullptr;
@@ -189,7 +186,18 @@ Result<AgentResult> AgentClient::stream(const std::vector<std::string>& argv,
 
 Result<void> AgentClient::power_off() {
   TRY(wait_ready(kGrace));
-  return send_raw(agent::encode_frame(Json::object({{"id", ++last_id_}, {"power_off", true}})));
+  TRY(send_raw(agent::encode_frame(Json::object({{"id", ++last_id_}, {"power_off", true}}))));
+  auto deadline = Clock::now() + kGrace;
+  for (;;) {
+    auto message = receive_until(deadline);
+    if (!message && message.error().code() == std::errc::connection_reset)
+      return {};  // gone already
+    Json answer = TRY(std::move(message));
+    const Json* id = answer.find("id");
+    if (id == nullptr || id->as_uint().value_or(0) != last_id_) continue;
+    TRY(ending_of(answer));
+    return {};
+  }
 }
 
 }  // namespace crosvm::test

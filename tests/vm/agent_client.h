@@ -53,9 +53,8 @@ class AgentClient {
   std::string serial_option() const;
 
   /// Waits until the VM has connected and its guest's agent answers; `run` does that by itself.
-  /// With `watched`, a pidfd or a pipe's end, it gives up when that becomes readable: the VM has
-  /// ended. Errors: timed_out, connection_reset.
-  Result<void> wait_ready(Milliseconds timeout, const Fd* watched = nullptr);
+  /// Errors: timed_out; connection_reset when the VM ended.
+  Result<void> wait_ready(Milliseconds timeout);
 
   /// Runs argv[0] in the guest. Errors: the agent could not start it; connection_reset when the
   /// guest ended or the VM closed the port; timed_out when no answer came in time, which leaves the
@@ -69,7 +68,8 @@ class AgentClient {
   Result<AgentResult> stream(const std::vector<std::string>& argv, const AgentOptions& options,
                              const Sink& sink);
 
-  /// Asks the guest to write its disks out and power off, without any of its own ceremony.
+  /// Asks the guest to write its disks out and power off, without any of its own ceremony; returns
+  /// when the agent has heard it.
   Result<void> power_off();
 
   /// Bytes that are no frame, for tests of the agent itself.
@@ -81,9 +81,9 @@ class AgentClient {
  private:
   using Clock = std::chrono::steady_clock;
   AgentClient() = default;
-  Result<void> accept(Clock::time_point deadline, const Fd* watched);
-  Result<Json> receive_until(Clock::time_point deadline, const Fd* watched = nullptr);
-  Result<void> wait_readable(const Fd& fd, Clock::time_point deadline, const Fd* watched);
+  Result<void> accept(Clock::time_point deadline);
+  Result<Json> receive_until(Clock::time_point deadline);
+  Result<void> wait_readable(const Fd& fd, Clock::time_point deadline);
 
   std::string path_;
   Fd listener_;

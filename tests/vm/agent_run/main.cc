@@ -4,9 +4,6 @@
 // what the command says and exits with its status. 125: the command did not get to run to its end;
 // a message says why.
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <charconv>
 #include <cstdio>
 #include <string>
@@ -19,7 +16,6 @@ namespace {
 
 using crosvm::Error;
 using crosvm::fail;
-using crosvm::Fd;
 using crosvm::format_text;
 using crosvm::Result;
 
@@ -28,13 +24,11 @@ constexpr char kUsage[] =
     "usage: agent_run [OPTION...] SOCKET -- WORD...\n"
     "  --wait S      how long to wait for the guest's agent, in seconds (120)\n"
     "  --timeout S   kill the command after so long; 0: never (0)\n"
-    "  --watch PID   give up when that process, the VM, ends\n"
     "  --power-off   power the guest off afterwards\n";
 
 struct Arguments {
   long wait_s = 120;
   long timeout_s = 0;
-  long watch = 0;
   bool power_off = false;
   std::string socket;
   std::vector<std::string> words;
@@ -60,7 +54,6 @@ Result<Arguments> parse(const std::vector<std::string>& given) {
     }
     long* value = option == "--wait"      ? &arguments.wait_s
                   : option == "--timeout" ? &arguments.timeout_s
-                  : option == "--watch"   ? &arguments.watch
                                           : nullptr;
     if (value == nullptr) return fail(Error::invalid("unknown option " + option));
     if (++at == given.size()) return fail(Error::invalid(option + " needs a value"));
@@ -75,13 +68,8 @@ Result<Arguments> parse(const std::vector<std::string>& given) {
 
 Result<int> run(const Arguments& arguments) {
   using crosvm::test::AgentClient;
-  Fd vm;
-  if (arguments.watch != 0) {
-    vm = Fd(static_cast<int>(::syscall(SYS_pidfd_open, arguments.watch, 0)));
-    if (!vm) return fail(Error::from_errno("watching process", std::to_string(arguments.watch)));
-  }
   AgentClient client = TRY(AgentClient::listen(arguments.socket));
-  TRY(client.wait_ready(std::chrono::seconds(arguments.wait_s), vm ? &vm : nullptr));
+  TRY(client.wait_ready(std::chrono::seconds(arguments.wait_s)));
   auto pass_on = [](bool is_error, std::string_view bytes) {
     std::FILE* to = is_error ? stderr : stdout;
     std::fwrite(bytes.data(), 1, bytes.size(), to);

@@ -104,6 +104,9 @@ TEST(FrameTest, BytesAreTextOrBase64) {
   set_bytes(binary, "stdout", "\xff");
   EXPECT_EQ(binary.dump(), R"({"stdout_base64":"/w=="})");
   EXPECT_EQ(**get_bytes(binary, "stdout"), "\xff");
+  Json zeros = Json::object();
+  set_bytes(zeros, "stdout", std::string(3, '\0'));
+  EXPECT_EQ(zeros.dump(), R"({"stdout_base64":"AAAA"})");
   EXPECT_FALSE(get_bytes(*Json::parse(R"({"a":"","a_base64":""})"), "a"));
   EXPECT_FALSE(get_bytes(*Json::parse(R"({"a_base64":"*"})"), "a"));
   EXPECT_FALSE(get_bytes(*Json::parse(R"({"a":1})"), "a"));
@@ -182,16 +185,17 @@ TEST_F(AgentTest, OutputErrorsAndStatusComeBack) {
 
 TEST_F(AgentTest, InputIsRead) {
   std::string input;
-  for (int i = 0; i < 1000; ++i) input += every_byte();  // more than a pipe holds, and no UTF-8
+  for (int i = 0; i < 500; ++i) input += every_byte();  // more than a pipe holds, and no UTF-8
   EXPECT_EQ(shell("cat", {.input = input}).output, input);
   EXPECT_EQ(shell("exit 3", {.input = input}).status, 3) << "nobody reads it";
 }
 
 TEST_F(AgentTest, MuchOutputComesWhole) {
-  AgentResult result =
-      shell("head -c 5000000 /dev/zero | tr '\\0' '\\1'; head -c 3000000 /dev/zero >&2");
-  EXPECT_EQ(result.output, std::string(5'000'000, '\1'));
-  EXPECT_EQ(result.errors, std::string(3'000'000, '\0'));
+  AgentResult result = shell("yes | head -c 1000000; head -c 1000000 /dev/zero >&2");
+  std::string expected;
+  while (expected.size() < 1'000'000) expected += "y\n";
+  EXPECT_EQ(result.output, expected);
+  EXPECT_EQ(result.errors, std::string(1'000'000, '\0'));
 }
 
 TEST_F(AgentTest, ASignalIsTold) {
@@ -274,10 +278,8 @@ TEST_F(AgentTest, TheHostsEndKillsTheCommand) {
 }
 
 TEST_F(AgentTest, PowerOffIsAnswered) {
-  ASSERT_TRUE(host_->power_off());
-  auto answer = host_->receive(seconds(10));
-  ASSERT_TRUE(answer) << answer.error().what();
-  EXPECT_EQ(answer->find("status")->as_uint().value_or(1), 0u);
+  auto heard = host_->power_off();
+  ASSERT_TRUE(heard) << heard.error().what();
   shell("true");  // the agent is past it
   EXPECT_EQ(power_offs_, 1);
 }

@@ -11,13 +11,18 @@ constexpr std::string_view kBase64Suffix = "_base64";
 /// argv is the only thing inside the outermost object.
 constexpr size_t kMaxDepth = 4;
 
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    size_t length = utf8_length(text);
+/// Whether `bytes` are UTF-8, and shorter as a JSON string, where most control characters take six
+/// bytes, than as base64.
+bool better_as_text(std::string_view bytes) {
+  size_t escaped = 0;
+  for (std::string_view rest = bytes; !rest.empty();) {
+    size_t length = utf8_length(rest);
     if (length == 0) return false;
-    text.remove_prefix(length);
+    auto first = static_cast<unsigned char>(rest.front());
+    if (first < 0x20 && first != '\n' && first != '\r' && first != '\t') ++escaped;
+    rest.remove_prefix(length);
   }
-  return true;
+  return escaped * 15 <= bytes.size();
 }
 
 Result<Json> parse_message(std::string_view text) {
@@ -38,7 +43,7 @@ std::string encode_frame(const Json& message) {
 }
 
 void set_bytes(Json& message, std::string_view name, std::string_view bytes) {
-  if (is_utf8(bytes)) {
+  if (better_as_text(bytes)) {
     message.set(name, bytes);
   } else {
     message.set(std::string(name).append(kBase64Suffix), encode_base64(bytes));

@@ -22,7 +22,7 @@ inline constexpr size_t kMaxChunk = size_t{32} << 10;
 /// to fit.
 std::string encode_frame(const Json& message);
 
-/// Adds a member that holds any bytes: `name` as text when they are UTF-8, else `name`_base64.
+/// Adds a member that holds any bytes: `name` when they are text, else `name`_base64.
 void set_bytes(Json& message, std::string_view name, std::string_view bytes);
 /// The bytes of such a member; nothing when `message` has neither form. Errors: invalid_argument
 /// for a member that is no string or no base64, or when both forms are there.
