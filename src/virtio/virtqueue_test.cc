@@ -449,27 +449,30 @@ TEST_P(BothRings, HoldWhileAThreadRewritesThem) {
       bench.memory().guest().slice(bench.driver().ring().addresses().descriptor_area, 8 * 16);
   const auto table_words = bench.memory().guest().slice(table, 8 * 16);
   ASSERT_TRUE(words && table_words);
+  const uint64_t addresses[] = {buffer.value, buffer.value + 1, RigMemory::kLowEnd.value - 8,
+                                UINT64_MAX};
+  auto scribble = [&](std::mt19937_64& random) {
+    const GuestSlice& target = random() % 2 ? *words : *table_words;
+    const size_t at = random() % 8 * 16;
+    const bool points_to_table = &target == &*words && random() % 4 == 0;
+    target.store_relaxed<uint64_t>(at, points_to_table ? table.value : addresses[random() % 4]);
+    target.store_relaxed<uint32_t>(at + 8, static_cast<uint32_t>(random() % 130));
+    // Flags, the next index or the buffer id; the bits of a packed ring as well.
+    target.store_relaxed<uint16_t>(at + 12, static_cast<uint16_t>(random() % 8));
+    target.store_relaxed<uint16_t>(at + 14, static_cast<uint16_t>(random() & 0x8087));
+  };
   std::atomic<bool> done = false;
   std::thread racer([&] {
     std::mt19937_64 random(5);
-    // The table too, but only by a small chance: its length must fit.
-    const uint64_t addresses[] = {buffer.value, buffer.value + 1, RigMemory::kLowEnd.value - 8,
-                                  UINT64_MAX};
-    while (!done) {
-      const GuestSlice& target = random() % 2 ? *words : *table_words;
-      const size_t at = random() % 8 * 16;
-      target.store_relaxed<uint64_t>(at, addresses[random() % 4]);
-      target.store_relaxed<uint32_t>(at + 8, static_cast<uint32_t>(random() % 130));
-      // Flags, the next index or the buffer id; the bits of a packed ring as well.
-      target.store_relaxed<uint16_t>(at + 12, static_cast<uint16_t>(random() % 8));
-      target.store_relaxed<uint16_t>(at + 14, static_cast<uint16_t>(random() & 0x8087));
-    }
+    while (!done) scribble(random);
   });
+  std::mt19937_64 random(6);  // here too, lest all depends on how the threads are scheduled
   unsigned good = 0;
   unsigned bad = 0;
   const auto deadline = RigWaiter::Clock::now() + std::chrono::seconds(20);
   auto enough = [&] { return good > 200 && bad > 200; };
   for (int round = 0; !enough() && RigWaiter::Clock::now() < deadline; ++round) {
+    scribble(random);
     if (!GetParam()) {
       auto& ring = static_cast<SplitDriverRing&>(bench.driver().ring());
       ring.offer(static_cast<uint16_t>(round % 8));
@@ -480,17 +483,14 @@ TEST_P(BothRings, HoldWhileAThreadRewritesThem) {
       ++bad;
       bench.driver().restart({});
       bench.reopen({});
-      std::this_thread::yield();
       continue;
     }
     if (!*popped) continue;
     ++good;
     DescriptorChain chain = std::move(**popped);
     const uint64_t room = chain.device_writable().size();
-    std::vector<std::byte> bytes(room);
-    EXPECT_TRUE(chain.device_writable().write_bytes(0, bytes));
-    bytes.resize(chain.device_readable().size());
-    EXPECT_TRUE(chain.device_readable().read_bytes(0, bytes));
+    EXPECT_GT(room + chain.device_readable().size(), 0u);
+    EXPECT_LE(room + chain.device_readable().size(), 8u * 129);  // no length was read twice
     bench.queue().push_used(std::move(chain), static_cast<uint32_t>(room));
   }
   done = true;
