@@ -1,0 +1,215 @@
+// block_bench FILE SOCKET KEYS: 4 KiB at random places of a disk, served by our block device with
+// `path=FILE,KEYS` and by the vhost-user back-end at SOCKET, in turns. Prints for each load a line
+// of its name, our requests a second, the peer's, and how many times the peer's ours are; each the
+// median of the rounds.
+
+#include <fcntl.h>
+#include <linux/virtio_blk.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/format.h"
+#include "base/log.h"
+#include "bench/vhost_user_client.h"
+#include "devices/block/block_device.h"
+#include "virtio/rig/rig.h"
+
+namespace crosvm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr uint16_t kQueues = 4;
+constexpr size_t kBytes = 4096;
+constexpr int kRounds = 5;
+constexpr auto kRound = std::chrono::milliseconds(400);
+
+struct Load {
+  const char* name;
+  uint32_t type;
+  uint16_t queues;
+  uint16_t depth;  // of each queue
+};
+constexpr std::array<Load, 8> kLoads = {{{"read, QD1", VIRTIO_BLK_T_IN, 1, 1},
+                                         {"read, QD32", VIRTIO_BLK_T_IN, 1, 32},
+                                         {"read, 4 queues, QD1", VIRTIO_BLK_T_IN, 4, 1},
+                                         {"read, 4 queues, QD32", VIRTIO_BLK_T_IN, 4, 32},
+                                         {"write, QD1", VIRTIO_BLK_T_OUT, 1, 1},
+                                         {"write, QD32", VIRTIO_BLK_T_OUT, 1, 32},
+                                         {"write, 4 queues, QD1", VIRTIO_BLK_T_OUT, 4, 1},
+                                         {"write, 4 queues, QD32", VIRTIO_BLK_T_OUT, 4, 32}}};
+
+struct Header {
+  uint32_t type;
+  uint32_t reserved;
+  uint64_t sector;
+};
+
+/// A request's place in guest memory.
+struct Slot {
+  GuestAddress header;
+  GuestAddress status;
+  GuestAddress table;
+  std::array<DriverBuffer, 3> buffers;
+};
+
+/// The driver of one queue in a closed loop: each request that comes back is followed by another.
+class Lane {
+ public:
+  Lane(Rig& rig, uint16_t queue, const Load& load, uint64_t blocks)
+      : rig_(rig), driver_(rig.driver(queue)), load_(load), blocks_(blocks), random_(queue) {
+    slot_of_.resize(65536);
+    for (uint16_t i = 0; i < load.depth; ++i) {
+      RigMemory& memory = rig.memory();
+      Slot slot{.header = memory.allocate(sizeof(Header)),
+                .status = memory.allocate(1),
+                .table = memory.allocate(3 * 16),
+                .buffers = {}};
+      bool reads = load.type == VIRTIO_BLK_T_IN;
+      slot.buffers = {{{slot.header, sizeof(Header), false},
+                       {memory.allocate(kBytes, kBytes), kBytes, reads},
+                       {slot.status, 1, true}}};
+      slots_.push_back(slot);
+    }
+  }
+  ~Lane() {
+    for (const Slot& slot : slots_) {
+      rig_.memory().free(slot.header);
+      rig_.memory().free(slot.status);
+      rig_.memory().free(slot.table);
+      rig_.memory().free(slot.buffers[1].address);
+    }
+  }
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  void begin() {
+    for (uint16_t i = 0; i < slots_.size(); ++i) offer(i);
+    show();
+  }
+  /// What came back, followed by as many when `more`.
+  uint64_t turn(bool more) {
+    uint64_t ended = 0;
+    while (auto used = driver_.ring().take_used()) {
+      uint16_t index = slot_of_[used->id];
+      CHECK(rig_.memory().guest().read<uint8_t>(slots_[index].status).value_or(1) == 0);
+      ++ended;
+      --in_flight_;
+      if (more) offer(index);
+    }
+    if (ended > 0 && more) show();
+    return ended;
+  }
+  void ask_for_interrupt() { driver_.ring().ask_for_interrupt(); }
+  const Fd& call() const { return driver_.call_descriptor(); }
+  bool busy() const { return in_flight_ > 0; }
+
+ private:
+  void offer(uint16_t index) {
+    const Slot& slot = slots_[index];
+    Header header{load_.type, 0, random_() % blocks_ * (kBytes / 512)};
+    rig_.memory().write(slot.header, std::as_bytes(std::span(&header, 1)));
+    auto id = driver_.ring().add(slot.buffers, slot.table);
+    CHECK(id.has_value());
+    slot_of_[*id] = index;
+    ++in_flight_;
+  }
+  void show() {
+    if (driver_.ring().publish()) driver_.kick_anyway();
+  }
+
+  Rig& rig_;
+  RigDriver& driver_;
+  const Load& load_;
+  const uint64_t blocks_;
+  std::minstd_rand random_;
+  std::vector<Slot> slots_;
+  std::vector<uint16_t> slot_of_;
+  size_t in_flight_ = 0;
+};
+
+void wait_for_interrupt(std::vector<std::unique_ptr<Lane>>& lanes) {
+  std::vector<pollfd> waited;
+  for (auto& lane : lanes) waited.push_back({lane->call().get(), POLLIN, 0});
+  CHECK(::poll(waited.data(), waited.size(), 10'000) > 0);
+  for (size_t i = 0; i < lanes.size(); ++i) {
+    if (waited[i].revents != 0) drain_eventfd(lanes[i]->call());
+  }
+}
+
+/// Requests a second.
+double run(Rig& rig, const Load& load, uint64_t blocks) {
+  std::vector<std::unique_ptr<Lane>> lanes;
+  for (uint16_t i = 0; i < load.queues; ++i) {
+    lanes.push_back(std::make_unique<Lane>(rig, i, load, blocks));
+    lanes.back()->begin();
+  }
+  uint64_t ended = 0;
+  auto start = Clock::now();
+  auto turn = [&](bool more) {
+    uint64_t now = 0;
+    for (auto& lane : lanes) now += lane->turn(more);
+    ended += now;
+    return now > 0;
+  };
+  auto busy = [](const auto& lane) { return lane->busy(); };
+  while (std::ranges::any_of(lanes, busy)) {
+    bool more = Clock::now() - start < kRound;
+    if (turn(more)) continue;
+    for (auto& lane : lanes) lane->ask_for_interrupt();
+    if (!turn(more)) wait_for_interrupt(lanes);  // none came between the question and the wait
+  }
+  return static_cast<double>(ended) / std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+void compare(Rig& ours, Rig& peer, const Load& load, uint64_t blocks) {
+  std::vector<double> our_rates;
+  std::vector<double> peer_rates;
+  std::vector<double> ratios;
+  for (int round = 0; round < kRounds; ++round) {
+    our_rates.push_back(run(ours, load, blocks));
+    peer_rates.push_back(run(peer, load, blocks));
+    ratios.push_back(our_rates.back() / peer_rates.back());
+  }
+  std::puts(format_text("{}\t{:.0f}\t{:.0f}\t{:.2f}", load.name, median(our_rates),
+                        median(peer_rates), median(ratios))
+                .c_str());
+  std::fflush(stdout);
+}
+
+Result<void> bench(const std::string& file, const std::string& socket, const std::string& keys) {
+  std::string text = "path=" + file + (keys.empty() ? "" : "," + keys);
+  Rig ours = TRY(open_rig<BlockFactory>(text));
+  Rig peer = Rig::attach(VhostUserClient::connect(socket, kQueues));
+  uint64_t blocks = TRY(file_size(TRY(open_path(file, O_RDONLY)), file)) / kBytes;
+  if (blocks == 0) return fail(Error::invalid(file + " is empty"));
+  for (const Load& load : kLoads) compare(ours, peer, load, blocks);
+  return {};
+}
+
+}  // namespace
+}  // namespace crosvm
+
+int main(int count, char** arguments) {
+  using namespace crosvm;
+  if (count != 4) {
+    std::fprintf(stderr, "usage: block_bench FILE SOCKET KEYS\n");
+    return 2;
+  }
+  (void)log::configure({.filter = "info", .use_syslog = false});
+  auto done = bench(arguments[1], arguments[2], arguments[3]);
+  if (!done) log::error("{}", done.error().what());
+  return done ? 0 : 1;
+}
