@@ -3,7 +3,7 @@
 cat <<'END'
 ./dev COMMAND [OPTION...]; what a command needs and the machine lacks, it installs (Debian 12 or newer).
 
-  demo                   boot a stock Debian kernel in crosvm and hand over its console
+  demo                   boot Debian from a disk in crosvm and hand over its console
     --headless CMD       run CMD in the guest instead, print what it said, exit with its status
     --kernel NAME        cloud12 (default), generic12 or cloud13
     --testhost           in the test host, even where /dev/kvm would do
@@ -18,6 +18,6 @@ cat <<'END'
   fuzz NAME [--seconds N]   one fuzz target; without NAME, which there are
   bench [NAME] [--json]  benchmarks, side by side with a peer
   soak [NAME]            the large counts, logs in build/soak
-  images [NAME...]       guest kernels and initrds, in build/images
+  images [NAME...]       guest kernels, initrds and root disk, in build/images
   install [GROUP...]     packages of tools/packages.list
 END

@@ -17,16 +17,17 @@ there, writable, but what is written is lost; except in /out. /scratch is an ext
   --bin DIR        the build to run: its programs are copied first, so a rebuild does not disturb them;
                    COMMAND finds the copies first in PATH, crosvm also as $CROSVM_BIN (default build/release)
   --program FILE   one more program to copy, likewise
+  --disk FILE      one more disk of the test host, /dev/vdb and so on; what is written to it is lost
   --kernel NAME    kernel of the test host (default generic12)
   --arch x86_64    the only architecture so far
   --interactive    COMMAND has a terminal, which is our standard input and output
 END
 }
 
-mem=4G cpus=2 timeout=1800 out='' bin=$build/release kernel=generic12 interactive='' programs=()
+mem=4G cpus=2 timeout=1800 out='' bin=$build/release kernel=generic12 interactive='' programs=() disks=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --mem | --cpus | --timeout | --out | --bin | --kernel | --arch | --program) needs_value "$1" $# ;;&
+    --mem | --cpus | --timeout | --out | --bin | --kernel | --arch | --program | --disk) needs_value "$1" $# ;;&
     --mem) mem=$2; shift 2 ;;
     --cpus) cpus=$2; shift 2 ;;
     --timeout) timeout=$2; shift 2 ;;
@@ -34,6 +35,7 @@ while [ $# -gt 0 ]; do
     --bin) bin=$2; shift 2 ;;
     --kernel) kernel=$2; shift 2 ;;
     --program) programs+=("$2"); shift 2 ;;
+    --disk) disks+=("$(readlink -f "$2")"); shift 2 ;;
     --arch)
       [ "$2" = x86_64 ] || usage_error "no test host for architecture '$2': only x86_64"
       shift 2 ;;
@@ -93,6 +95,14 @@ trap 'exit 143' TERM HUP
 #
 # vmlinux, as unpacking a bzImage costs the emulated processor 5 s.
 qemu() {
+  local each id drives=()
+  for each in "${disks[@]}"; do
+    id=disk${#drives[@]}
+    drives+=(-drive "file=$each,format=raw,if=none,id=$id,snapshot=on,discard=unmap"
+      -device "virtio-blk-pci,drive=$id")
+  done
+  # Where the snapshots' files go.
+  export TMPDIR=$run
   exec timeout -k 5 "$timeout" "$root/tools/testhost/qemu.sh" -nodefaults -no-user-config -display none \
     -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu qemu64,+svm,+npt,+x2apic -smp "$cpus" -m "$mem" \
     -no-reboot -kernel "$images/$kernel/vmlinux" -initrd "$initrd" \
@@ -102,7 +112,7 @@ qemu() {
     -virtfs "local,path=$run/session,mount_tag=session,security_model=none" \
     -virtfs "local,path=$out,mount_tag=out,security_model=none" \
     -drive "file=$run/scratch.img,format=raw,if=none,id=scratch,cache=unsafe,discard=unmap" \
-    -device virtio-blk-pci,drive=scratch -device virtio-rng-pci \
+    -device virtio-blk-pci,drive=scratch "${drives[@]}" -device virtio-rng-pci \
     -device virtio-serial-pci \
     -chardev "pipe,id=io,path=$run/io" -device virtserialport,chardev=io,name=io \
     -chardev "pipe,id=err,path=$run/err" -device virtserialport,chardev=err,name=err
