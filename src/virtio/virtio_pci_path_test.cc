@@ -195,6 +195,17 @@ TEST_F(VirtioPciPath, AResetWaitsForWhatIsInFlight) {
   }
 }
 
+TEST_F(VirtioPciPath, TheDeviceMayEndWhileItIsReset) {
+  strings_.hold = true;
+  send(1);
+  ASSERT_TRUE(wait_for([&] { return strings_.popped == 1; }));
+  rig_.select(1);
+  rig_.write<uint16_t>(VIRTIO_PCI_COMMON_Q_RESET, 1);
+  rig_.set_status(0);
+  EXPECT_EQ(rig_.status(), kRunning);
+  strings_.hold = false;  // both are done while the fixture goes
+}
+
 TEST_F(VirtioPciPath, AQueueResetWaitsForWhatIsInFlight) {
   strings_.hold = true;
   send(1);

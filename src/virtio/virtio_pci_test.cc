@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/pci_regs.h>
+#include <sys/resource.h>
 
 #include <map>
 
@@ -393,6 +394,26 @@ TEST(VirtioPciActivation, AnEnabledQueueKeepsItsRegisters) {
   EXPECT_EQ(rig.read<uint64_t>(VIRTIO_PCI_COMMON_Q_USEDLO), 0x3000U);
   EXPECT_EQ(rig.read<uint16_t>(VIRTIO_PCI_COMMON_Q_ENABLE), 1);
   EXPECT_THAT(rig.backend().take_calls(), IsEmpty());
+}
+
+TEST(VirtioPciActivation, WithoutDescriptorsTheDeviceNeedsAReset) {
+  VirtioPciRig rig;
+  rig.enable_msix();
+  rig.negotiate();
+  rig.set_config_vector(0);
+  rig.enable_queue(0);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{.rlim_cur = 3, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  rig.set_status(kRunning);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(rig.status(), kRunning | kNeedsReset);
+  EXPECT_THAT(rig.backend().take_calls(), ElementsAre("features 0x100000020", "memory"));
+  EXPECT_THAT(rig.take_vectors(), ElementsAre(0));
+  rig.set_status(0);
+  rig.start_driver();
+  EXPECT_TRUE(rig.backend().queue(0).enabled);
 }
 
 TEST(VirtioPciInterrupts, QueuesAndConfigurationHaveTheirVectorsWheneverTheyAreSet) {
