@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <tuple>
 
 #include "base/format.h"
 #include "base/key_value.h"
+#include "pci/pci_address.h"
 
 namespace crosvm {
 
@@ -30,7 +32,9 @@ static constexpr std::array<KvName<Hardware>, 4> kv_names(Hardware) {
 
 namespace {
 
-constexpr uint8_t kPorts = 4;  // COM1 to COM4
+constexpr uint8_t kPorts = 4;         // COM1 to COM4
+constexpr size_t kLongestName = 255;  // of a virtio-console port, in bytes
+constexpr uint16_t kLargestQueue = 32768;
 
 template <class E>
 std::string_view name_of(E value) {
@@ -44,16 +48,38 @@ std::string describe(const SerialConfig& port) {
   return format_text("{} {}", name_of(port.hardware), port.num);
 }
 
-Result<void> check_keys(const SerialConfig& port) {
-  if (port.hardware == Hardware::kVirtioConsole) {
-    return fail(Error::invalid("hardware=virtio-console is not supported by this build yet"));
+/// The keys that virtio-console alone has.
+Result<void> check_virtio_keys(const SerialConfig& port) {
+  if (port.hardware != Hardware::kVirtioConsole) {
+    if (port.pci_address) {
+      return fail(Error::invalid("pci-address is for hardware=virtio-console only"));
+    }
+    if (port.max_queue_sizes) {
+      return fail(Error::invalid("max-queue-sizes is for hardware=virtio-console only"));
+    }
+    return {};
   }
   if (port.pci_address) {
-    return fail(Error::invalid("pci-address is for hardware=virtio-console only"));
+    TRY(with_context(PciAddress::parse(*port.pci_address), "pci-address"));
   }
-  if (port.max_queue_sizes) {
-    return fail(Error::invalid("max-queue-sizes is for hardware=virtio-console only"));
+  if (port.name && (port.name->empty() || port.name->size() > kLongestName)) {
+    return fail(Error::invalid(
+        format_text("name has {} bytes; give 1 to {}", port.name->size(), kLongestName)));
   }
+  if (!port.max_queue_sizes) return {};
+  const std::vector<uint16_t>& sizes = *port.max_queue_sizes;
+  const bool good = sizes.size() == 2 && std::ranges::all_of(sizes, [](uint16_t size) {
+                      return std::has_single_bit(size) && size <= kLargestQueue;
+                    });
+  if (good) return {};
+  return fail(Error::invalid(
+      format_text("max-queue-sizes takes the sizes of the receive and the transmit queue, powers "
+                  "of two up to {}: max-queue-sizes=[256,256]",
+                  kLargestQueue)));
+}
+
+Result<void> check_keys(const SerialConfig& port) {
+  TRY(check_virtio_keys(port));
   if (port.input && port.stdin_input) {
     return fail(Error::invalid("input and stdin cannot both be given: a port has one input"));
   }

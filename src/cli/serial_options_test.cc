@@ -75,10 +75,30 @@ TEST(SerialOptionsTest, RefusesWhatContradictsItself) {
   EXPECT_THAT(error_of("speed=9600"), HasSubstr("unknown field `speed`"));
 }
 
-TEST(SerialOptionsTest, RefusesVirtioConsoleUntilItIsBuilt) {
-  EXPECT_THAT(error_of("hardware=virtio-console"), HasSubstr("not supported by this build yet"));
-  EXPECT_THAT(error_of("hardware=legacy-virtio-console,num=1,pci-address=00:01.0"),
-              HasSubstr("not supported by this build yet"));
+TEST(SerialOptionsTest, ReadsVirtioConsole) {
+  auto port = parse_serial(
+      "hardware=virtio-console,num=200,name=agent,pci-address=00:1f.0,max-queue-sizes=[64,1024]");
+  ASSERT_TRUE(port) << port.error().what();
+  EXPECT_EQ(port->hardware, Hardware::kVirtioConsole);
+  EXPECT_EQ(port->num, 200);
+  EXPECT_EQ(port->name, "agent");
+  EXPECT_EQ(port->pci_address, "00:1f.0");
+  EXPECT_EQ(port->max_queue_sizes, (std::vector<uint16_t>{64, 1024}));
+  EXPECT_EQ(parse_serial("hardware=legacy-virtio-console")->hardware, Hardware::kVirtioConsole);
+}
+
+TEST(SerialOptionsTest, RefusesWhatVirtioConsoleCannotBe) {
+  const std::string console = "hardware=virtio-console,";
+  EXPECT_THAT(error_of(console + "num=0"), HasSubstr("start at 1"));
+  EXPECT_THAT(error_of(console + "pci-address=00:40.0"), HasSubstr("pci-address"));
+  for (const char* sizes : {"[]", "[256]", "[256,256,256]", "[100,256]", "[256,0]"}) {
+    EXPECT_THAT(error_of(console + "max-queue-sizes=" + sizes),
+                HasSubstr("the receive and the transmit queue"))
+        << sizes;
+  }
+  EXPECT_THAT(error_of(console + "name=\"\""), HasSubstr("name has 0 bytes"));
+  EXPECT_THAT(error_of(console + "name=" + std::string(256, 'n')), HasSubstr("give 1 to 255"));
+  EXPECT_EQ(error_of(console + "name=" + std::string(255, 'n')), "no error");
 }
 
 TEST(SerialOptionsTest, EveryVmHasFourPortsAndAConsole) {
@@ -117,11 +137,15 @@ TEST(SerialOptionsTest, APortThatReadsStdinKeepsIt) {
 }
 
 TEST(SerialOptionsTest, PortsAreOrderedByHardwareAndNumber) {
-  auto ports = complete({"hardware=debugcon,num=1", "num=4,console", "num=2,console"});
+  auto ports = complete({"hardware=debugcon,num=1", "hardware=virtio-console,num=9",
+                         "hardware=virtio-console,num=2", "num=4,console", "num=2,console"});
   ASSERT_TRUE(ports);
-  ASSERT_EQ(ports->size(), 5u);
+  ASSERT_EQ(ports->size(), 7u);
   for (uint8_t i = 0; i < 4; ++i) EXPECT_EQ((*ports)[i].num, i + 1);
-  EXPECT_EQ((*ports)[4].hardware, Hardware::kDebugcon);
+  EXPECT_EQ((*ports)[4].hardware, Hardware::kVirtioConsole);
+  EXPECT_EQ((*ports)[4].num, 2);
+  EXPECT_EQ((*ports)[5].num, 9);
+  EXPECT_EQ((*ports)[6].hardware, Hardware::kDebugcon);
 }
 
 TEST(SerialOptionsTest, PortsMustNotDisagree) {
@@ -130,6 +154,12 @@ TEST(SerialOptionsTest, PortsMustNotDisagree) {
   EXPECT_THAT(conflict_of({"num=1,earlycon", "num=2,earlycon"}), HasSubstr("both have earlycon"));
   EXPECT_THAT(conflict_of({"hardware=debugcon,earlycon"}), HasSubstr("earlycon needs"));
   EXPECT_THAT(conflict_of({"stdin", "num=2,stdin"}), HasSubstr("both read stdin"));
+  EXPECT_THAT(conflict_of({"stdin", "hardware=virtio-console,stdin"}),
+              HasSubstr("both read stdin"));
+  EXPECT_THAT(conflict_of({"hardware=virtio-console,earlycon"}), HasSubstr("earlycon needs"));
+  EXPECT_THAT(conflict_of({"hardware=virtio-console", "hardware=legacy-virtio-console"}),
+              HasSubstr("virtio-console 1 is given twice"));
+  EXPECT_THAT(conflict_of({"hardware=virtio-console,type=file"}), HasSubstr("needs path"));
   EXPECT_THAT(conflict_of({"file"}), HasSubstr("type=file needs path"));
   EXPECT_THAT(conflict_of({"unix"}), HasSubstr("type=unix needs path"));
   EXPECT_THAT(conflict_of({"stdout,input-unix-stream"}), HasSubstr("needs type=unix-stream"));

@@ -3,11 +3,19 @@
 #include <algorithm>
 #include <array>
 
+#include "devices/block/block_device.h"
+#include "devices/console/console_device.h"
+#include "devices/rng/rng_device.h"
+
 namespace crosvm {
 
 namespace {
 // One line for each device.
-constexpr std::array<DeviceType, 0> kDevices = {};
+constexpr std::array kDevices = {
+    device_type<BlockFactory>(),
+    device_type<ConsoleFactory>(),
+    device_type<RngFactory>(),
+};
 }  // namespace
 
 std::span<const DeviceType> all_devices() { return kDevices; }

@@ -162,10 +162,80 @@ Result<SerialBackend> open_parts(const SerialConfig& config, const SerialHost& h
   return backend;
 }
 
+/// Our own opening of what `fd` has open, so that not waiting is a matter of ours alone: the flag
+/// belongs to the opening, and a shell shares its terminal with us. `fd` itself where that cannot
+/// be, or is not needed.
+Fd own_output(Fd fd) {
+  struct stat status{};
+  const bool can_wait =
+      ::fstat(fd.get(), &status) == 0 && (S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode));
+  if (!can_wait) return fd;
+  const std::string path = format_text("{}{}", kOwnDescriptors, fd.get());
+  Fd own(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  return own ? std::move(own) : std::move(fd);
+}
+
+Result<void> open_output_end(const SerialConfig& config, const SerialHost& host, SerialEnds& ends) {
+  switch (config.type) {
+    case SerialConfig::Type::kSink:
+      return {};
+    case SerialConfig::Type::kSyslog:
+      ends.line_output = make_syslog_output(port_name(config));
+      ends.output_name = "syslog";
+      return {};
+    case SerialConfig::Type::kStdout:
+      ends.output = own_output(
+          TRY(standard_descriptor(STDOUT_FILENO, "standard output", "type=file,path=PATH")));
+      ends.output_name = "standard output";
+      return {};
+    case SerialConfig::Type::kFile:
+      ends.output = TRY(open_output_file(*config.path));
+      break;
+    case SerialConfig::Type::kUnix:
+      ends.line_output = TRY(make_unix_datagram_output(host.loop, *config.path));
+      break;
+    case SerialConfig::Type::kUnixStream:
+      ends.output = TRY(connect_unix_stream(*config.path));
+      if (config.input_unix_stream) {
+        ends.input = TRY(ends.output.duplicate());
+        ends.input_name = *config.path;
+      }
+      break;
+  }
+  ends.output_name = *config.path;
+  return {};
+}
+
+Result<void> open_input_end(const SerialConfig& config, const SerialHost& host, SerialEnds& ends) {
+  if (config.input) {
+    ends.input = TRY(open_path(*config.input, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+    ends.input_name = *config.input;
+  } else if (config.stdin_input) {
+    ends.input_name = "standard input";
+    ends.input = TRY(standard_descriptor(STDIN_FILENO, ends.input_name, "input=PATH"));
+    if (::isatty(ends.input.get()) != 1) return {};
+    ends.keyboard = std::make_unique<SerialInput>(host.loop, std::move(ends.input), ends.input_name,
+                                                  host.leave);
+  }
+  return {};
+}
+
+Result<SerialEnds> open_ends(const SerialConfig& config, const SerialHost& host) {
+  TRY(check(config));
+  SerialEnds ends;
+  TRY(open_output_end(config, host, ends));
+  TRY(open_input_end(config, host, ends));
+  return ends;
+}
+
 }  // namespace
 
 Result<SerialBackend> open_serial_backend(const SerialConfig& config, const SerialHost& host) {
   return with_context(open_parts(config, host), port_name(config));
+}
+
+Result<SerialEnds> open_serial_ends(const SerialConfig& config, const SerialHost& host) {
+  return with_context(open_ends(config, host), port_name(config));
 }
 
 }  // namespace crosvm

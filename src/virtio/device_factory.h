@@ -103,6 +103,14 @@ Result<std::unique_ptr<OpenedDevice>> open(std::string_view text) {
 }
 }  // namespace factory_detail
 
+/// A device whose descriptors were opened elsewhere: what `open` would have given is `resources`.
+template <DeviceFactory F>
+Result<std::unique_ptr<OpenedDevice>> opened_device(std::string_view text,
+                                                    typename F::Resources resources) {
+  auto config = TRY(factory_detail::parse<F>(text));
+  return std::make_unique<factory_detail::Opened<F>>(std::move(config), std::move(resources));
+}
+
 template <DeviceFactory F>
 constexpr DeviceType device_type() {
   return {F::kName, factory_detail::check<F>, factory_detail::open<F>};
