@@ -19,7 +19,9 @@
 #include "platform/debugcon.h"
 #include "platform/i8042.h"
 #include "platform/serial.h"
+#include "virtio/local_backend.h"
 #include "virtio/virtio_pci.h"
+#include "vmm/virtio_devices.h"
 
 namespace crosvm {
 
@@ -167,9 +169,23 @@ Result<void> MachineX86::add_pci() {
 }
 
 Result<void> MachineX86::add_pci_functions() {
+  VirtioDevices virtio = TRY(VirtioDevices::open(config_, serial_host()));
+  consoles_ = std::move(virtio.consoles);
+  for (const auto& console : consoles_) reads_terminal_ |= console->reads_terminal();
+  if (config_.sandbox && !virtio.devices.empty()) {
+    log::warn(
+        "the virtio devices run in the process of the VMM, as this build has no jailed workers "
+        "yet; --disable-sandbox says that this is meant");
+  }
   // In the order of creation, which the guest sees in its slots.
-  const std::vector<PciWish> wishes = {{.label = "pvpanic", .intx = false}};
+  std::vector<PciWish> wishes = TRY(virtio.wishes());
+  wishes.push_back({.label = "pvpanic", .intx = false});
   const std::vector<PciPlace> places = TRY(reserve_places(*pci_, *intx_lines_, wishes));
+  for (size_t i = 0; i < virtio.devices.size(); ++i) {
+    VirtioDevices::Device& device = virtio.devices[i];
+    TRY(add_virtio(TRY(LocalBackend::create(device.request.name, std::move(device.opened))),
+                   places[i]));
+  }
   return pci_->add_reserved(std::make_shared<Pvpanic>(events_.panicked), places.back().address);
 }
 
@@ -189,10 +205,14 @@ Result<void> MachineX86::add_virtio(std::unique_ptr<DeviceBackend> backend, cons
   return pci_->add_reserved(std::move(device), place.address);
 }
 
+SerialHost MachineX86::serial_host() {
+  return {.loop = loop_, .stop_event = stop_event_, .leave = events_.left_by_escape};
+}
+
 Result<void> MachineX86::add_serial_ports() {
-  SerialHost host{.loop = loop_, .stop_event = stop_event_, .leave = events_.left_by_escape};
   for (const SerialConfig& port : config_.serial) {
-    SerialBackend backend = TRY(open_serial_backend(port, host));
+    if (port.hardware == SerialConfig::Hardware::kVirtioConsole) continue;  // a PCI function
+    SerialBackend backend = TRY(open_serial_backend(port, serial_host()));
     reads_terminal_ |= backend.reads_terminal;
     if (port.hardware == SerialConfig::Hardware::kDebugcon) {
       TRY(io_.ports().insert(port.debugcon_port, Debugcon::kLength,
@@ -237,10 +257,11 @@ Result<void> MachineX86::add_i8042() {
 }
 
 Result<std::string> MachineX86::command_line() const {
-  CommandLineParts parts{.consoles = {}, .early_console = std::nullopt, .params = config_.params};
+  CommandLineParts parts{.consoles = console_parameters(config_.serial),
+                         .early_console = std::nullopt,
+                         .params = config_.params};
+  if (config_.root_parameter) parts.params.push_back(*config_.root_parameter);
   for (const SerialConfig& port : config_.serial) {
-    if (port.hardware != SerialConfig::Hardware::kSerial) continue;
-    if (port.console) parts.consoles.push_back(format_text("ttyS{}", port.num - 1));
     if (port.earlycon && !parts.early_console) {
       parts.early_console = {.mmio = false, .address = Serial::kPorts.at(port.num - 1U)};
     }
@@ -316,6 +337,9 @@ Result<void> MachineX86::start() {
     if (std::optional<RawTerminal> raw = TRY(RawTerminal::enter(input))) {
       terminal_.emplace(std::move(*raw));
     }
+    terminal_sizes_ = TRY(TerminalSizes::watch(loop_, [this](ConsoleSize size) {
+      for (const auto& console : consoles_) console->resize(size);
+    }));
   }
   return vcpus_.start(std::move(created_vcpus_));
 }
@@ -342,6 +366,7 @@ Result<void> MachineX86::raise_rtc(Fd clear) {
 void MachineX86::stop() {
   if (stop_event_) signal_eventfd(stop_event_);
   vcpus_.exit();
+  terminal_sizes_.reset();
   terminal_.reset();
 }
 

@@ -19,8 +19,10 @@
 #include "platform/terminal.h"
 #include "virtio/device_backend.h"
 #include "vmm/boot_files.h"
+#include "vmm/console_link.h"
 #include "vmm/guest_io.h"
 #include "vmm/machine.h"
+#include "vmm/terminal_size.h"
 
 namespace crosvm {
 
@@ -60,6 +62,8 @@ class MachineX86 : public Machine {
 
   /// A new eventfd each signal of which is an edge on `gsi`.
   Result<Fd> edge_interrupt(uint32_t gsi);
+  /// What every serial port gets.
+  SerialHost serial_host();
   /// Gives the guest the virtio device behind `backend`, at the reserved `place`.
   Result<void> add_virtio(std::unique_ptr<DeviceBackend> backend, const PciPlace& place);
   Result<std::string> command_line() const;
@@ -80,6 +84,7 @@ class MachineX86 : public Machine {
   std::optional<MsiRoutes> msi_routes_;
   std::unique_ptr<InterruptRelay> relay_;
   std::optional<IntxLines> intx_lines_;
+  std::vector<std::unique_ptr<ConsoleLink>> consoles_;  // pass on what the devices below write
   GuestIo io_;
   std::optional<PciRoot> pci_;
   std::shared_ptr<Pm> pm_;
@@ -87,6 +92,7 @@ class MachineX86 : public Machine {
   std::vector<std::unique_ptr<Vcpu>> created_vcpus_;  // until `start`
   bool reads_terminal_ = false;
   std::optional<RawTerminal> terminal_;
+  std::unique_ptr<TerminalSizes> terminal_sizes_;
   VcpuGroup vcpus_;
 };
 
