@@ -16,7 +16,7 @@
 namespace {
 
 constexpr useconds_t kFirstPauseUs = 20'000;
-constexpr useconds_t kLongestPauseUs = 500'000;
+constexpr useconds_t kLongestPauseUs = 2'000'000;
 
 using crosvm::Fd;
 
