@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -186,9 +185,8 @@ static_assert(sizeof(AcpiMcfgBody) == 24);
 /// Appends the bytes of a packed structure.
 template <class T>
 void append_object(TableBytes& out, const T& object) {
-  const size_t before = out.size();
-  out.resize(before + sizeof(object));  // an insert makes GCC 12 see an overflow that is not there
-  std::memcpy(out.data() + before, &object, sizeof(object));
+  auto bytes = std::as_bytes(std::span(&object, 1));
+  out.insert(out.end(), bytes.begin(), bytes.end());
 }
 
 /// The value that makes the sum of `bytes` and itself 0 modulo 256.
