@@ -1,6 +1,7 @@
 #include "virtio/rig/packed_driver_ring.h"
 
 #include <atomic>
+#include <cstring>
 
 namespace crosvm {
 
@@ -18,7 +19,7 @@ void PackedDriverRing::restart(RingPosition position) {
   layout_.clear();
   ids_.clear();
   for (uint16_t i = layout_.size(); i > 0; --i) ids_.push_back(i - 1);
-  length_.assign(length_.size(), 0);
+  std::memset(length_.data(), 0, length_.size() * sizeof(uint16_t));
   free_elements_ = layout_.size();
   unpublished_ = 0;
   avail_ = used_ = position;

@@ -34,7 +34,10 @@ RingMemory::RingMemory(RigMemory& memory, bool packed, uint16_t size)
 
 void RingMemory::clear() const {
   // Field by field: a test's thread may be writing to the ring.
-  for (const GuestSlice& part : {descriptors_, driver_, device_}) {
+  for (size_t at = 0; at < descriptors_.size(); at += 8) {
+    descriptors_.store_relaxed<uint64_t>(at, 0);
+  }
+  for (const GuestSlice& part : {driver_, device_}) {
     for (size_t at = 0; at < part.size(); at += 2) part.store_relaxed<uint16_t>(at, 0);
   }
 }
