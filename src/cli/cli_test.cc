@@ -89,7 +89,10 @@ TEST(CliTest, ArgumentMistakesExitWith35) {
       {{"run", "--irqchip", "split", "k"}, "split is not supported by this build yet"},
       {{"run", "--cpus", "4,clusters=[[0,1]]", "k"}, "clusters is not supported by this build"},
       {{"run", "--smbios", "uuid=123", "k"}, "`123` is not a UUID"},
-      {{"run", "--block", "a.img", "k"}, "--block is not supported by this build yet"},
+      {{"run", "--scsi-block", "a.img", "k"}, "--scsi-block is not supported by this build yet"},
+      {{"run", "--block", "a.img,block-size=100", "k"}, "block-size=100: not a multiple of 512"},
+      {{"run", "--root", "a", "-r", "b", "k"}, "'-r' with value 'b': duplicate values provided"},
+      {{"run", "--async-executor", "tokio", "k"}, "use auto, uring or epoll"},
       {{"run", "--log-file", "a", "k"}, "--log-file is for Windows only"},
       {{"run", "--cfg", "a", "k"}, "--cfg no longer exists"},
       {{"stop"}, "Required positional arguments not provided: VM_SOCKET"},
@@ -192,7 +195,7 @@ TEST(CliTest, HelpGoesToStdout) {
 
 TEST(CliTest, AMistakeBeforeHelpWins) {
   EXPECT_EQ(crosvm({"run", "-m", "2G", "--help"}).status, 35);
-  EXPECT_EQ(crosvm({"run", "--block", "a.img", "--help"}).status, 0);
+  EXPECT_EQ(crosvm({"run", "--scsi-block", "a.img", "--help"}).status, 0);
 }
 
 TEST(CliTest, VersionIsOneLine) {
@@ -202,15 +205,35 @@ TEST(CliTest, VersionIsOneLine) {
 TEST(CliTest, DocumentsAreMadeFromTheTable) {
   std::string options = crosvm({"--print-options-md"}).out;
   EXPECT_THAT(options, HasSubstr("| `-c, --cpus KEY=VALUE,…` | yes |"));
-  EXPECT_THAT(options, HasSubstr("| `-b, --block KEY=VALUE,…` | not yet |"));
+  EXPECT_THAT(options, HasSubstr("| `--scsi-block KEY=VALUE,…` | not yet |"));
   EXPECT_THAT(options, HasSubstr("## crosvm gpu set-mouse-mode VM_SOCKET"));
   EXPECT_THAT(crosvm({"--print-man"}).out, HasSubstr(".B \\-m, \\-\\-mem KEY=VALUE,...\n"));
   std::string completion = crosvm({"--print-completion"}).out;
   EXPECT_THAT(completion, HasSubstr("--kernel-entry"));
-  EXPECT_THAT(completion, Not(HasSubstr("--block")));
+  EXPECT_THAT(completion, Not(HasSubstr("--scsi-block")));
 }
 
 // What run makes of its options.
+
+TEST(CliTest, DisksStandInTheOrderOfTheCommandLine) {
+  Config config = config_of({"k", "--rwdisk", "a", "-b", "b,id=x", "--root", "c", "-d", "e",
+                             "--disk", "f,ro=false,root", "--async-executor", "epoll"});
+  std::vector<std::string> texts;
+  for (const DeviceRequest& disk : config.disks) texts.push_back(disk.text);
+  EXPECT_THAT(texts, ElementsAre("path=\"a\",async-executor=epoll",
+                                 "path=\"b\",id=\"x\",async-executor=epoll",
+                                 "path=\"c\",ro=true,root=true,async-executor=epoll",
+                                 "path=\"e\",ro=true,async-executor=epoll",
+                                 "path=\"f\",ro=true,async-executor=epoll"));
+  EXPECT_EQ(config.root_parameter, "root=/dev/vdc ro");
+  EXPECT_EQ(config_of({"k", "--rwroot", "a"}).root_parameter, "root=/dev/vda rw");
+}
+
+TEST(CliTest, TwoRootDisksAreAConfigurationMistake) {
+  Outcome outcome = crosvm({"--no-syslog", "run", "k", "--root", "a", "-b", "b,root"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("disks a and b are both the root"));
+}
 
 TEST(CliTest, RunDescribesTheVm) {
   Config config = config_of({"bzImage",      "-m",

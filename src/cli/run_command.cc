@@ -7,6 +7,7 @@
 #include "base/format.h"
 #include "base/key_value.h"
 #include "base/log.h"
+#include "cli/disk_options.h"
 #include "cli/serial_options.h"
 
 namespace crosvm {
@@ -78,6 +79,23 @@ Result<void> take_mem(RunOptions& options, std::string_view value) {
 
 Result<void> take_serial(RunOptions& options, std::string_view value) {
   options.config.serial.push_back(TRY(parse_serial(value)));
+  return {};
+}
+
+Result<void> take_block(RunOptions& options, std::string_view value) {
+  options.disks.push_back(TRY(parse_disk(value)));
+  return {};
+}
+
+template <bool kReadOnly, bool kRoot>
+Result<void> take_old_disk(RunOptions& options, std::string_view value) {
+  options.disks.push_back(
+      TRY(parse_disk(value, ForcedDiskKeys{.read_only = kReadOnly, .root = kRoot})));
+  return {};
+}
+
+Result<void> take_async_executor(RunOptions& options, std::string_view value) {
+  options.async_executor = TRY(parse_async_executor(value));
   return {};
 }
 
@@ -164,8 +182,11 @@ Result<void> take_no_legacy(RunOptions& options, std::string_view) {
 
 constexpr Reader kReaders[] = {
     {"acpi-table", append<&Config::acpi_tables>},
+    {"async-executor", take_async_executor},
+    {"block", take_block},
     {"cpus", take_cpus},
-    {"disable-sandbox", nothing_to_do},
+    {"disable-sandbox", set<&Config::sandbox, false>},
+    {"disk", take_old_disk<true, false>},
     {"hugepages", set<&Config::hugepages, true>},
     {"hypervisor", take_hypervisor},
     {"initrd", store<&Config::initrd>},
@@ -179,12 +200,15 @@ constexpr Reader kReaders[] = {
     {"no-balloon", nothing_to_do},
     {"no-i8042", set<&Config::i8042, false>},
     {"no-legacy", take_no_legacy},
-    {"no-rng", nothing_to_do},
+    {"no-rng", set<&Config::rng, false>},
     {"no-rtc", set<&Config::rtc, false>},
     {"no-smt", set<&Config::smt, false>},
     {"no-usb", nothing_to_do},
     {"oem-strings", append<&RunOptions::oem_strings>},
     {"params", append<&Config::params>},
+    {"root", take_old_disk<true, true>},
+    {"rwdisk", take_old_disk<false, false>},
+    {"rwroot", take_old_disk<false, true>},
     {"serial", take_serial},
     {"smbios", take_smbios},
     {"socket", store<&Config::socket>},
@@ -237,6 +261,7 @@ Result<Config> make_config(RunOptions options) {
   if (options.hypervisor_device) config.kvm_device = *std::move(options.hypervisor_device);
   if (options.kvm_device) config.kvm_device = *std::move(options.kvm_device);
   TRY(complete_serial(config.serial));
+  TRY(add_disks(options.disks, options.async_executor, config));
   if (config.kernel.empty()) {
     return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));
   }

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "cli/command_line.h"
+#include "devices/block/block_config.h"
 #include "vmm/config.h"
 
 namespace crosvm {
@@ -17,6 +18,8 @@ struct RunOptions {
   std::optional<std::string> hypervisor_device;  ///< `--hypervisor`
   std::optional<std::string> kvm_device;         ///< `--kvm-device`
   std::vector<std::string> oem_strings;          ///< `--oem-strings`
+  std::vector<BlockConfig> disks;                ///< of all disk flags, in order
+  std::optional<AsyncExecutor> async_executor;
   std::optional<std::string> syslog_tag;
 };
 

@@ -6,11 +6,23 @@
 namespace crosvm::option_table {
 
 inline constexpr Option kDiskOptions[] = {
-    Option("block", kKeyValues, "Add a disk").letter('b').many(),
-    Option("disk", kKeyValues, "Add a read-only disk").letter('d').many().use("--block PATH,ro"),
-    Option("rwdisk", kKeyValues, "Add a disk").many().use("--block PATH"),
-    Option("root", kKeyValues, "Add a read-only root disk").letter('r').use("--block PATH,ro,root"),
-    Option("rwroot", kKeyValues, "Add a root disk").use("--block PATH,root"),
+    Option("block", kKeyValues,
+           "Add a disk: path of a raw image or block device, ro, root, sparse, direct, lock, "
+           "block-size, id, multiple-workers, async-executor, packed-queue, pci-address, dontcache")
+        .letter('b')
+        .many()
+        .built(),
+    Option("disk", kKeyValues, "Add a read-only disk")
+        .letter('d')
+        .many()
+        .use("--block PATH,ro")
+        .built(),
+    Option("rwdisk", kKeyValues, "Add a disk").many().use("--block PATH").built(),
+    Option("root", kKeyValues, "Add a read-only root disk")
+        .letter('r')
+        .use("--block PATH,ro,root")
+        .built(),
+    Option("rwroot", kKeyValues, "Add a root disk").use("--block PATH,root").built(),
     Option("scsi-block", kKeyValues, "Add a SCSI disk").many(),
     Option("pmem", kKeyValues, "Add a persistent memory device").many(),
     Option("pmem-device", kKeyValues, "Add read-only persistent memory")
@@ -19,7 +31,11 @@ inline constexpr Option kDiskOptions[] = {
     Option("rw-pmem-device", kKeyValues, "Add persistent memory").many().use("--pmem PATH"),
     Option("pmem-ext2", kOther, "Show a directory as an ext2 image in persistent memory")
         .value("PATH[:key=value…]"),
-    Option("async-executor", kOther, "How devices do asynchronous I/O").value("epoll|uring"),
+    Option("async-executor", kOther,
+           "How disks do their I/O: uring is io_uring, epoll is threads, auto (the default) is "
+           "io_uring where it can be had")
+        .value("auto|uring|epoll")
+        .built(),
 };
 
 inline constexpr Option kSerialOptions[] = {
