@@ -8,7 +8,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "devices/block/block_device.h"
-#include "fuzz/hostile_device.h"
+#include "hostile_device.h"
 
 namespace crosvm {
 namespace {
