@@ -1,0 +1,47 @@
+#include "agent_guest.h"
+
+#include <gtest/gtest.h>
+
+namespace crosvm::test {
+
+AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
+  auto agent = AgentClient::listen(scratch_.path() + "/agent");
+  if (!agent) {
+    ADD_FAILURE() << agent.error().what();
+    return;
+  }
+  agent_.emplace(std::move(*agent));
+  std::vector<std::string> flags = {"--disable-sandbox", "--block",
+                                    image("root", "debian12.img") + ",ro,root", "--serial",
+                                    agent_->serial_option()};
+  boot.extra.insert(boot.extra.begin(), flags.begin(), flags.end());
+  vm_.emplace(guest_arguments(boot, params));
+  if (auto ready = agent_->wait_ready(std::chrono::seconds(150)); !ready) {
+    ADD_FAILURE() << "the guest's agent: " << ready.error().what();
+    agent_.reset();
+  }
+}
+
+AgentResult AgentGuest::shell(const std::string& command, std::chrono::milliseconds timeout) {
+  if (!agent_) return {};
+  auto result = agent_->shell(command, {.timeout = timeout});
+  if (result) return std::move(*result);
+  ADD_FAILURE() << command << ": " << result.error().what();
+  agent_.reset();  // no further waiting
+  return {};
+}
+
+std::string AgentGuest::output_of(const std::string& command) {
+  AgentResult result = shell(command);
+  EXPECT_EQ(result.status, 0) << command << "\n" << result.output << result.errors;
+  return result.output;
+}
+
+std::optional<int> AgentGuest::power_off() {
+  if (!agent_) return std::nullopt;
+  auto told = agent_->power_off();
+  EXPECT_TRUE(told.has_value()) << told.error().what();
+  return vm_->wait_exit();
+}
+
+}  // namespace crosvm::test
