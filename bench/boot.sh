@@ -14,7 +14,7 @@ done
 
 # Exec to the first byte of a guest of three instructions, on this machine's own KVM.
 native_start() {
-  local name="exec to first guest instruction" copy=$build/bench/crosvm result
+  local name="exec to first guest instruction" copy=$build/bench/crosvm disk=$build/bench/disk.img result
   [ "$starts" -gt 0 ] || { report_skip "$name" "BENCH_STARTS is 0"; return 0; }
   if ! (exec 3<>/dev/kvm) 2>/dev/null; then
     report_skip "$name" "/dev/kvm does not open; crosvm doctor tells why"
@@ -24,38 +24,45 @@ native_start() {
   # A copy: pages that another crosvm shares would count in part only.
   mkdir -p "${copy%/*}"
   cp "$build/release/crosvm" "$copy"
-  result=$("$build/release/start_bench" "$starts" "$copy" run -m 512 \
-    --serial type=stdout,hardware=debugcon --serial type=sink,num=1 "$build/release/payload/payload_spin") ||
-    die "the payload did not start" "see the message above, and crosvm doctor"
-  report_value "$name, CPU, median of $starts" "$(field cpu_ms <<<"$result")" ms 8
-  report_value "$name, wall, median of $starts" "$(field wall_ms <<<"$result")" ms 15
-  report_value "$name, wall, fastest" "$(field wall_ms_min <<<"$result")" ms
-  report_value "memory beside guest RAM (PSS)" "$(field beside_ram_kib <<<"$result")" KiB 5120
+  truncate -s 64M "$disk"
+  local base=(run --disable-sandbox -m 512 --serial type=stdout,hardware=debugcon --serial type=sink,num=1)
+  local devices=(--block "$disk" --serial type=sink,hardware=virtio-console,num=1)
+  for with in "no devices" "block, console, rng"; do
+    local flags=("${base[@]}" --no-rng)
+    [ "$with" = "no devices" ] || flags=("${base[@]}" "${devices[@]}")
+    result=$("$build/release/start_bench" "$starts" "$copy" "${flags[@]}" "$build/release/payload/payload_spin") ||
+      die "the payload did not start" "see the message above, and crosvm doctor"
+    report_value "$name, $with, CPU, median of $starts" "$(field cpu_ms <<<"$result")" ms 8
+    report_value "$name, $with, wall, median of $starts" "$(field wall_ms <<<"$result")" ms 15
+    report_value "$name, $with, wall, fastest" "$(field wall_ms_min <<<"$result")" ms
+    report_value "memory beside guest RAM (PSS), $with" "$(field beside_ram_kib <<<"$result")" KiB 5120
+  done
 }
 
 # Exec to the guest's init, beside QEMU.
 boot_beside_peers() {
   local out=$build/bench/boot file=$images/cloud12/$kernel initrd=$images/cloud12/initrd
+  local disk=$images/root/debian12.img
   local name="exec to guest init" place status=0 monitor
   [ "$rounds" -gt 0 ] || { report_skip "$name" "BENCH_ROUNDS is 0"; return 0; }
   "$root/tools/dev/images.sh" cloud12
   [ -e "$file" ] || usage_error "bench boot: BENCH_KERNEL names no file of build/images/cloud12: '$kernel'"
   rm -rf "$out"
   mkdir -p "$out"
-  say "$rounds boots each of crosvm, crosvm --hugepages, QEMU microvm and QEMU q35"
+  say "$rounds boots each of crosvm, crosvm --hugepages, QEMU microvm and QEMU q35, the first and the last also with a root disk"
   if runs_guests_here; then
     "$root/tools/dev/install.sh" testhost
     place="this machine's KVM"
-    PATH=$build/release:$PATH "$root/bench/lib/boot_peers.sh" "$rounds" "$file" "$initrd" "$out" || status=$?
+    PATH=$build/release:$PATH "$root/bench/lib/boot_peers.sh" "$rounds" "$file" "$initrd" "$disk" "$out" || status=$?
   else
     place="one test host: only the ratios mean something"
-    "$root/tools/testhost/run.sh" --timeout $((rounds * 4 * 125 + 300)) --out "$out" -- \
-      "$root/bench/lib/boot_peers.sh" "$rounds" "$file" "$initrd" /out >&2 || status=$?
+    "$root/tools/testhost/run.sh" --timeout $((rounds * 6 * 125 + 300)) --out "$out" -- \
+      "$root/bench/lib/boot_peers.sh" "$rounds" "$file" "$initrd" "$disk" /out >&2 || status=$?
   fi
   [ "$status" = 0 ] || die "the boots ended with status $status" "see the messages above"
 
   declare -A wall
-  for monitor in crosvm crosvm-hugepages microvm q35; do
+  for monitor in crosvm crosvm-hugepages microvm q35 crosvm-disk q35-disk; do
     [ -s "$out/$monitor.json" ] || die "no boot of $monitor reached the guest's init" "see the messages above"
     wall[$monitor]=$(field wall_ms < "$out/$monitor.json" | median)
     report_value "$name, $monitor, wall, median of $(wc -l < "$out/$monitor.json")" "${wall[$monitor]}" ms
@@ -63,6 +70,8 @@ boot_beside_peers() {
   report_value "$name, crosvm / QEMU microvm" "$(ratio "${wall[crosvm]}" "${wall[microvm]}")" "" 0.7
   report_value "$name, crosvm --hugepages / QEMU microvm" "$(ratio "${wall[crosvm-hugepages]}" "${wall[microvm]}")" ""
   report_value "$name, crosvm / QEMU q35" "$(ratio "${wall[crosvm]}" "${wall[q35]}")" ""
+  report_value "exec to login from the root disk, crosvm / QEMU q35" \
+    "$(ratio "${wall[crosvm-disk]}" "${wall[q35-disk]}")" ""
   report_note "guest init: cloud12 $kernel, 1 vCPU, 512 MiB, in $place"
   [ ! -e "$out/failed" ] || report_note "boots that did not reach init: $(sort "$out/failed" | uniq -c | xargs)"
 }
