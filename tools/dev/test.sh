@@ -98,7 +98,7 @@ if [ "$tier" != fast ]; then
   say "fuzz targets"
   fuzz_smoke "$([ "$tier" = full ] && echo 60 || echo 5)" || true
   if [ "$tier" = full ]; then
-    step unit-tsan unit tsan '^(base|virtio|vhost|jail|control|vmm)_test$'
+    step unit-tsan unit tsan '^(base|pci|virtio|virtio_rig|disk|devices|vhost|jail|control|vmm)_test$'
   fi
 fi
 summary "$collected"
