@@ -72,7 +72,7 @@ ConsoleDevice::ConsoleDevice(const ConsoleConfig& config, ConsoleResources resou
     control_ = std::make_unique<ConsoleControl>(context.loop, context.events, config, ports_);
   }
   for (size_t port = 0; port < sizes_.size(); ++port) {
-    if (sizes_[port]) take_sizes(port);  // nobody has seen the configuration yet
+    if (sizes_[port]) take_sizes(port);
   }
   reset();
 }
@@ -86,9 +86,8 @@ void ConsoleDevice::add_port(EventLoop& loop, const ConsolePortConfig& config,
       }));
   sizes_.emplace_back();
   if (!sizes) return;
-  sizes_.back() = std::make_unique<PortInput>(loop, std::move(sizes), *config.sizes, [this, index] {
-    if (take_sizes(index)) events_.config_changed();
-  });
+  sizes_.back() = std::make_unique<PortInput>(loop, std::move(sizes), *config.sizes,
+                                              [this, index] { take_sizes(index); });
 }
 
 uint32_t ConsoleDevice::device_type() const { return VIRTIO_ID_CONSOLE; }
@@ -119,6 +118,8 @@ ConsolePort& ConsoleDevice::port_of(uint16_t index) {
 }
 
 Result<void> ConsoleDevice::start_queue(uint16_t index, Virtqueue queue) {
+  driver_runs_ = true;
+  show_size();
   if (is_control(index)) {
     QueueTurns& control = is_transmitq(index) ? control_->transmitq() : control_->receiveq();
     return control.start(std::move(queue));
@@ -142,9 +143,23 @@ void ConsoleDevice::reset() {
   for (auto& port : ports_) port->reset();
   if (control_) control_->reset();
   if (!control_) ports_[0]->set_guest_open(true);
+  driver_runs_ = false;
+  show_size();
 }
 
-bool ConsoleDevice::take_sizes(size_t port) {
+/// Drivers take the size from the configuration when its change is notified, and only then: Linux
+/// never looks at it while it sets the device up. So it is not shown (0) until a driver runs, and
+/// this is the change that the driver hears of. From DRIVER_OK on no notification is lost, even
+/// when the console is not made yet: Linux delivers what came during its probe at the end of it.
+void ConsoleDevice::show_size() {
+  const ConsoleSize shown = driver_runs_ ? size_ : ConsoleSize();
+  if (shown == ConsoleSize{.cols = config_space_.cols, .rows = config_space_.rows}) return;
+  config_space_.cols = shown.cols;
+  config_space_.rows = shown.rows;
+  events_.config_changed();
+}
+
+void ConsoleDevice::take_sizes(size_t port) {
   std::array<ConsoleSize, 64> records;
   std::optional<ConsoleSize> last;
   while (auto got = sizes_[port]->read(std::as_writable_bytes(std::span(records)))) {
@@ -152,12 +167,11 @@ bool ConsoleDevice::take_sizes(size_t port) {
     const size_t whole = *got / sizeof(ConsoleSize);
     if (whole > 0) last = records[whole - 1];
   }
-  if (!last) return false;
+  if (!last) return;
   if (control_) control_->resize(port, *last);
-  if (port != 0) return false;
-  config_space_.cols = last->cols;
-  config_space_.rows = last->rows;
-  return true;
+  if (port != 0) return;
+  size_ = *last;
+  show_size();
 }
 
 Result<ConsoleResources> ConsoleFactory::open(const Config& config) {

@@ -55,8 +55,10 @@ class ConsoleDevice : public VirtioDevice {
   };
 
   void add_port(EventLoop& loop, const ConsolePortConfig& config, ConsolePort::Ends ends, Fd sizes);
-  /// Takes what the terminal says of its size; whether the device configuration has changed.
-  bool take_sizes(size_t port);
+  /// Takes what the terminal says of its size.
+  void take_sizes(size_t port);
+  /// Brings the size in the configuration up to date.
+  void show_size();
   /// Port of a queue that is no control queue.
   ConsolePort& port_of(uint16_t index);
   bool is_control(uint16_t index) const;
@@ -65,6 +67,8 @@ class ConsoleDevice : public VirtioDevice {
   uint64_t features_ = 0;
   std::vector<uint16_t> queue_sizes_;
   ConfigSpace config_space_;
+  ConsoleSize size_;          // of port 0's terminal
+  bool driver_runs_ = false;  // a queue has started since the last reset
   std::vector<std::unique_ptr<ConsolePort>> ports_;
   std::unique_ptr<ConsoleControl> control_;        // null with one port without a name
   std::vector<std::unique_ptr<PortInput>> sizes_;  // of each port; may be null

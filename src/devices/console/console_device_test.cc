@@ -34,7 +34,26 @@ class ConsoleDeviceTest : public testing::TestWithParam<std::tuple<RigPlace, boo
     return make_console("ports=[[output=out,input=in" + std::string(keys) + "]]",
                         std::move(resources), options());
   }
-  Fd to_guest_, from_guest_;
+  /// One port on a terminal, of which the test says the size.
+  Rig make_sized_rig(bool start) {
+    ConsoleResources resources;
+    auto [reader, writer] = make_test_pipe();
+    sizes_ = std::move(writer);
+    resources.sizes.push_back(std::move(reader));
+    RigOptions wanted = options();
+    wanted.start = start;
+    set_size({.cols = 97, .rows = 31});
+    return make_console("ports=[[sizes=s,console]]", std::move(resources), wanted);
+  }
+  void set_size(ConsoleSize size) {
+    ASSERT_EQ(::write(sizes_.get(), &size, sizeof(size)), ssize_t{sizeof(size)});
+  }
+  static ConsoleSize shown_size(const Rig& rig) {
+    virtio_console_config config{};
+    std::memcpy(&config, rig.config().data(), std::min(sizeof(config), rig.config().size()));
+    return {.cols = config.cols, .rows = config.rows};
+  }
+  Fd to_guest_, from_guest_, sizes_;
 };
 
 TEST_P(ConsoleDeviceTest, OnePortIsAPlainConsole) {
@@ -202,6 +221,50 @@ TEST_P(ConsoleDeviceTest, TimestampsBeginEachLine) {
   const std::string stamp = "\\[ [0-9-]+ [0-9:.]+ \\]: ";
   EXPECT_THAT(receive(rig, from_guest_, 2 * 36 + 8),
               MatchesRegex(stamp + "one\n" + stamp + "two\n"));
+}
+
+TEST_P(ConsoleDeviceTest, TheSizeIsAChangeThatARunningDriverSees) {
+  auto rig = make_sized_rig(false);
+  EXPECT_TRUE(rig.info().features & 1U << VIRTIO_CONSOLE_F_SIZE);
+  EXPECT_EQ(shown_size(rig), ConsoleSize());
+  set_size({.cols = 120, .rows = 40});
+  rig.settle();
+  EXPECT_EQ(rig.config_changes(), 0u) << "no driver runs";
+  rig.start();
+  ASSERT_TRUE(rig.wait_config_change(0));
+  // On a thread the second size may be read only now.
+  if (shown_size(rig).cols == 97) {
+    ASSERT_TRUE(rig.wait_config_change(1));
+  }
+  EXPECT_EQ(shown_size(rig), (ConsoleSize{.cols = 120, .rows = 40}));
+}
+
+TEST_P(ConsoleDeviceTest, AResetHidesTheSizeUntilTheNextStart) {
+  auto rig = make_sized_rig(true);
+  ASSERT_TRUE(rig.wait_config_change(0));
+  EXPECT_EQ(shown_size(rig), (ConsoleSize{.cols = 97, .rows = 31}));
+  rig.reset_and_stay();
+  EXPECT_EQ(rig.config_changes(), 2u);
+  EXPECT_EQ(shown_size(rig), ConsoleSize());
+  rig.start();
+  ASSERT_TRUE(rig.wait_config_change(2));
+  EXPECT_EQ(shown_size(rig), (ConsoleSize{.cols = 97, .rows = 31}));
+}
+
+TEST_P(ConsoleDeviceTest, AStopKeepsTheSizeAndAResizeIsAChange) {
+  auto rig = make_sized_rig(true);
+  ASSERT_TRUE(rig.wait_config_change(0));
+  rig.restart();
+  rig.settle();
+  EXPECT_EQ(rig.config_changes(), 1u);
+  set_size({.cols = 120, .rows = 40});
+  ASSERT_TRUE(rig.wait_config_change(1));
+  EXPECT_EQ(shown_size(rig), (ConsoleSize{.cols = 120, .rows = 40}));
+  set_size({.cols = 120, .rows = 40});  // not another size
+  set_size({.cols = 80, .rows = 25});
+  ASSERT_TRUE(rig.wait_config_change(2));
+  EXPECT_EQ(shown_size(rig), (ConsoleSize{.cols = 80, .rows = 25}));
+  EXPECT_EQ(rig.config_changes(), 3u);
 }
 
 TEST_P(ConsoleDeviceTest, EmergencyWritesNeedNoQueue) {
