@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -230,6 +231,37 @@ TEST_F(TerminalSizesTest, TellsAtOnceAndAtEachSignal) {
   ::raise(SIGWINCH);  // ignored again
   turn();
   EXPECT_EQ(told.size(), 2u);
+}
+
+/// The signal itself comes from the kernel, to the programs that have the terminal as their own.
+TEST_F(TerminalSizesTest, TheTerminalOfTheSessionSendsTheSignal) {
+  set_size(80, 25);
+  auto [out, in] = make_pipe();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setsid() < 0 || ::ioctl(STDIN_FILENO, TIOCSCTTY, 0) != 0) ::_exit(1);
+    auto loop = EventLoop::create();
+    auto sizes = TerminalSizes::watch(**loop, [&](ConsoleSize size) {
+      if (::write(in.get(), &size, sizeof(size)) != sizeof(size)) ::_exit(2);
+    });
+    while (sizes && (*loop)->run_once(std::chrono::seconds(10))) {
+    }
+    ::_exit(3);
+  }
+  auto next = [&out] {
+    ConsoleSize size;
+    pollfd wait{.fd = out.get(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(::poll(&wait, 1, 10'000), 1);
+    EXPECT_EQ(::read(out.get(), &size, sizeof(size)), ssize_t{sizeof(size)});
+    return size;
+  };
+  EXPECT_EQ(next(), (ConsoleSize{.cols = 80, .rows = 25}));
+  set_size(132, 43);
+  EXPECT_EQ(next(), (ConsoleSize{.cols = 132, .rows = 43}));
+  set_size(100, 50);
+  EXPECT_EQ(next(), (ConsoleSize{.cols = 100, .rows = 50}));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
 }
 
 TEST_F(TerminalSizesTest, AConsoleOnTheTerminalTakesItsSize) {

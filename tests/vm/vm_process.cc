@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <pty.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -52,6 +55,32 @@ void take(Fd& from, std::string& to) {
   }
 }
 
+/// As fork(), with the child in a session that has `terminal` as its controlling terminal. `leader`
+/// is the process that holds the session, as a shell does: if the child were the leader itself, its
+/// end would hang up the terminal, and reset the modes that it left there.
+pid_t fork_in_session(int terminal, pid_t& leader) {
+  Pipe pids = make_pipe();
+  leader = ::fork();
+  if (leader == 0) {
+    ::setsid();
+    ::ioctl(terminal, TIOCSCTTY, 0);
+    const auto sibling =
+        static_cast<pid_t>(::syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0));
+    if (sibling == 0) return 0;
+    const auto told = ::write(pids.write_end.get(), &sibling, sizeof(sibling));
+    if (sibling < 0 || told != sizeof(sibling)) ::_exit(1);
+    for (int key : {SIGINT, SIGQUIT, SIGTSTP}) ::signal(key, SIG_IGN);
+    ::close_range(0, ~0U, 0);  // our ends of the pipes and the terminal are not ours to keep open
+    while (true) ::pause();    // until the terminal hangs up
+  }
+  pids.write_end = Fd();
+  pid_t child = -1;
+  if (::read(pids.read_end.get(), &child, sizeof(child)) != sizeof(child)) {
+    ADD_FAILURE() << "no process in a session of its own";
+  }
+  return child;
+}
+
 }  // namespace
 
 VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
@@ -85,7 +114,7 @@ VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
     child_in = in.read_end.get();
     child_out = out.write_end.get();
   }
-  pid_ = ::fork();
+  pid_ = input == Input::kTerminal ? fork_in_session(child_in, session_leader_) : ::fork();
   if (pid_ == 0) {
     ::dup2(child_in, 0);
     ::dup2(child_out, 1);
@@ -100,6 +129,10 @@ VmProcess::~VmProcess() {
   if (running()) {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
+  }
+  if (session_leader_ > 0) {
+    ::kill(session_leader_, SIGKILL);
+    ::waitpid(session_leader_, nullptr, 0);
   }
   if (::testing::Test::HasFailure()) {
     // Read by tools/dev/run_vm_tests.sh.

@@ -18,7 +18,8 @@ class VmProcess {
   enum class Input { kPipe, kTerminal };
 
   /// Starts `arguments` (without the program's name). With kTerminal the child's stdin and stdout
-  /// are a pseudo-terminal; its stderr is always a pipe of its own.
+  /// are a pseudo-terminal, in whose foreground it runs: what changes or hangs up the terminal
+  /// sends it signals. Its stderr is always a pipe of its own.
   explicit VmProcess(const std::vector<std::string>& arguments, Input input = Input::kPipe);
   ~VmProcess();  // kills and reaps
   VmProcess(const VmProcess&) = delete;
@@ -55,6 +56,7 @@ class VmProcess {
   bool running();
 
   pid_t pid_ = -1;
+  pid_t session_leader_ = -1;  // only with kTerminal
   std::optional<int> status_;
   Fd to_child_;
   Fd from_child_;
