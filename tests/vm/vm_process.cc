@@ -190,7 +190,9 @@ void VmProcess::send(std::string_view text) {
   EXPECT_TRUE(result.has_value());
 }
 
-void VmProcess::signal(int number) { ::kill(pid_, number); }
+void VmProcess::signal(int number) {
+  if (pid_ > 0) ::kill(pid_, number);  // -1 would be everybody
+}
 
 std::optional<int> VmProcess::wait_exit(std::chrono::seconds timeout) {
   auto deadline = Clock::now() + timeout;
