@@ -111,16 +111,17 @@ bool UringFile::reap_all() {
 void UringFile::submit() {
   if (working_) return;  // the call further out goes on with it
   working_ = true;
-  if (threads_) threads_->submit();
   bool told = false;
   bool again = true;
   while (again) {
+    if (threads_) threads_->submit();
     give_waiting();
     bool given = give_to_kernel();
     // Reads of cached pages, and most writes, are done by now. What they make way for, or queue to
-    // go on with, is given at once.
-    again = reap_all() && given;
-    told |= again;
+    // go on with, is given at once, unless the kernel takes nothing at the moment.
+    bool ended = reap_all();
+    told |= ended;
+    again = ended && given;
   }
   working_ = false;
   if (told) tell_batch();
