@@ -186,6 +186,7 @@ constexpr Reader kReaders[] = {
     {"block", take_block},
     {"cpus", take_cpus},
     {"disable-sandbox", set<&Config::sandbox, false>},
+    {"disable-virtio-intx", set<&Config::virtio_intx, false>},
     {"disk", take_old_disk<true, false>},
     {"hugepages", set<&Config::hugepages, true>},
     {"hypervisor", take_hypervisor},

@@ -115,7 +115,7 @@ inline constexpr Option kPciOptions[] = {
     Option("pci-start", kNumber, "Start of the low PCI window").use("--pci mem=[start=…]"),
     Option("pci-hotplug-slots", kNumber, "Number of hotplug slots"),
     Option("break-linux-pci-config-io", kSwitch, "Make the guest use memory-mapped configuration"),
-    Option("disable-virtio-intx", kSwitch, "Virtio devices without legacy interrupts"),
+    Option("disable-virtio-intx", kSwitch, "Virtio devices without legacy interrupts").built(),
     Option("stub-pci-device", kKeyValues, "A PCI device that only identifies itself").many(),
     Option("vfio", kKeyValues, "Pass a host device").many(),
     Option("vfio-platform", kKeyValues, "Pass a platform device").many().use("--vfio PATH"),

@@ -39,6 +39,7 @@ struct Config {
   std::vector<DeviceRequest> disks;           ///< in the order of the command line
   std::optional<std::string> root_parameter;  ///< "root=/dev/vda ro", behind all `params`
   bool rng = true;                            ///< false with `--no-rng`
+  bool virtio_intx = true;                    ///< false with `--disable-virtio-intx`
   bool sandbox = true;                        ///< false with `--disable-sandbox`
   std::optional<std::string> socket;
   std::string kvm_device = "/dev/kvm";

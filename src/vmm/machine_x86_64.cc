@@ -179,6 +179,7 @@ Result<void> MachineX86::add_pci_functions() {
   }
   // In the order of creation, which the guest sees in its slots.
   std::vector<PciWish> wishes = TRY(virtio.wishes());
+  for (PciWish& wish : wishes) wish.intx = config_.virtio_intx;
   wishes.push_back({.label = "pvpanic", .intx = false});
   const std::vector<PciPlace> places = TRY(reserve_places(*pci_, *intx_lines_, wishes));
   for (size_t i = 0; i < virtio.devices.size(); ++i) {
