@@ -238,6 +238,10 @@ Result<void> Virtqueue::listen(EventLoop& loop, std::function<Result<void>()> pr
   return {};
 }
 
+void Virtqueue::process_soon() {
+  if (state_->listening) State::run_soon(state_.get(), state_->listening);
+}
+
 void Virtqueue::unlisten() { state_->stop_listening(); }
 
 }  // namespace crosvm

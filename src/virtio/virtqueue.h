@@ -77,6 +77,9 @@ class Virtqueue {
   /// to `broken`. The loop outlives the queue. Errors: the errno of epoll_ctl.
   Result<void> listen(EventLoop& loop, std::function<Result<void>()> process,
                       std::function<void(Error)> broken);
+  /// Has `process` called soon, as after a kick: for a device that left requests in the ring.
+  /// Nothing happens to a queue that does not listen.
+  void process_soon();
   /// Stops listening; kicks stay in the descriptor.
   void unlisten();
 

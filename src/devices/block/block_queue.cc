@@ -8,8 +8,6 @@
 
 namespace crosvm {
 
-BlockQueue::~BlockQueue() { worker_.loop().cancel(go_on_timer_); }
-
 Result<void> BlockQueue::start(Virtqueue queue) {
   CHECK(!queue_);
   queue_.emplace(std::move(queue));
@@ -23,7 +21,6 @@ Result<void> BlockQueue::start(Virtqueue queue) {
 void BlockQueue::stop(StopDone done) {
   CHECK(queue_ && !stopping_);
   queue_->unlisten();
-  worker_.loop().cancel(go_on_timer_);
   stopping_ = std::move(done);
   settle();
 }
@@ -100,14 +97,7 @@ void BlockQueue::settle() {
   }
   if (full_ && queue_->in_flight() < queue_->size()) {
     full_ = false;
-    go_on_timer_ = worker_.loop().after({}, [this] { go_on(); });
-  }
-}
-
-void BlockQueue::go_on() {
-  if (auto done = process(); !done) {
-    if (queue_) queue_->unlisten();
-    worker_.queue_broke(done.error());
+    queue_->process_soon();
   }
 }
 

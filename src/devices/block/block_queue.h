@@ -17,7 +17,6 @@ class BlockWorker;
 class BlockQueue {
  public:
   explicit BlockQueue(BlockWorker& worker) : worker_(worker) {}
-  ~BlockQueue();
 
   /// Takes a queue and listens to it. Errors: those of Virtqueue::listen.
   Result<void> start(Virtqueue queue);
@@ -33,7 +32,6 @@ class BlockQueue {
  private:
   Result<void> process();
   Result<bool> drain(uint32_t most);
-  void go_on();
   void start_request(DescriptorChain chain);
   void finish(BlockRequest& request, uint8_t status);
   BlockRequest& take_request();
@@ -44,7 +42,6 @@ class BlockQueue {
   std::vector<BlockRequest*> free_;
   bool processing_ = false;
   bool full_ = false;  // as many requests in flight as the queue has elements: more may wait
-  EventLoop::TimerId go_on_timer_ = 0;
   StopDone stopping_;  // set while the queue is to stop
 };
 
