@@ -45,7 +45,8 @@ class DeviceBackend {
   virtual ~DeviceBackend() = default;
 
   virtual const DeviceInfo& info() const = 0;
-  /// Null: none. When this returns the former listener is not called again, nor being called.
+  /// Null: none. When this returns the former listener is not called again, nor being called; the
+  /// new one has been told of a configuration that is no longer that of `info`.
   virtual void set_listener(BackendListener* listener) = 0;
 
   virtual void set_features(uint64_t features) = 0;
@@ -64,7 +65,9 @@ class DeviceBackend {
   /// Stops every ring and forgets all that was set but the memory. `done` runs on any thread.
   virtual void reset(std::function<void()> done) = 0;
 
-  /// The driver wrote to the device configuration.
+  /// The driver wrote to the device configuration. The answer is `config_changed`, with what the
+  /// device made of it. When writes come faster than the device takes them, at least the last one
+  /// to each place reaches it.
   virtual void set_config(size_t offset, std::vector<std::byte> data) = 0;
 };
 

@@ -57,7 +57,8 @@ struct DeviceHost::State {
   std::vector<std::function<void()>> former_unused;
   std::vector<std::function<void()>> reset_done;  // not empty: a reset is under way
 
-  bool broken = false;  // needs a reset
+  bool broken = false;       // needs a reset
+  bool config_told = false;  // since the driver's last write to the configuration
   bool updating = false;
   bool update_again = false;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
@@ -309,11 +310,17 @@ void DeviceHost::set_config(size_t offset, std::span<const std::byte> data) {
     return state_->complain("{} bytes written at offset {} of a configuration of {}", data.size(),
                             offset, size);
   }
-  if (!data.empty()) state_->device->write_config(offset, data);
+  if (data.empty()) return;
+  state_->config_told = false;
+  state_->device->write_config(offset, data);
+  // What the device made of it. An earlier change may have crossed this write on its way, and then
+  // the transport holds neither.
+  if (!state_->config_told) config_changed();
 }
 
 void DeviceHost::config_changed() {
   if (!state_->device || !state_->events.config_changed) return;
+  state_->config_told = true;
   const auto config = state_->device->config_space();
   state_->events.config_changed({config.begin(), config.end()});
 }

@@ -23,6 +23,7 @@ class DeviceHost : private DeviceEvents {
   using MakeDevice = std::function<Result<std::unique_ptr<VirtioDevice>>(DeviceEvents&)>;
   /// What the host tells its owner, on the loop.
   struct Events {
+    /// Also after every `set_config`: what the device made of it.
     std::function<void(std::vector<std::byte> config)> config_changed;
     std::function<void()> needs_reset;
   };

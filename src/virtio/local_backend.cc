@@ -2,11 +2,14 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <future>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <variant>
 
 #include "base/event_loop.h"
 #include "base/format.h"
@@ -18,6 +21,8 @@ namespace {
 
 // Operations that one submission can hold: a queue's worth of requests.
 constexpr uint32_t kRingEntries = 256;
+// Configuration writes that wait for the loop, before a newer one takes the place of an older one.
+constexpr size_t kMostConfigWrites = 1024;
 
 /// As many rings as the device can use, or none where the host has none to give.
 std::vector<IoUring> make_rings(const std::string& name, size_t count) {
@@ -33,13 +38,55 @@ std::vector<IoUring> make_rings(const std::string& name, size_t count) {
   return rings;
 }
 
+/// `done`, called in its end at the latest: also when the loop that should call it has failed.
+template <class Argument>
+class Surely {
+ public:
+  explicit Surely(std::function<void(Argument)> done) : done_(std::move(done)) {}
+  Surely(const Surely&) = delete;
+  Surely& operator=(const Surely&) = delete;
+  ~Surely() { (*this)({}); }
+  void operator()(Argument argument) {
+    if (auto done = std::exchange(done_, nullptr)) done(argument);
+  }
+
+ private:
+  std::function<void(Argument)> done_;
+};
+
+/// What the driver wrote to the configuration and the loop has not seen yet.
+struct ConfigWrites {
+  struct Write {
+    size_t offset;
+    std::vector<std::byte> data;
+  };
+  std::vector<Write> writes;
+
+  /// Each write counts, as one to emerg_wr of a console, up to a bound. After that the last one at
+  /// its place does, and a driver that never ceases takes no more memory.
+  void add(size_t offset, std::vector<std::byte> data) {
+    if (writes.size() >= kMostConfigWrites) {
+      auto same = std::ranges::find_if(writes, [&](const Write& write) {
+        return write.offset == offset && write.data.size() == data.size();
+      });
+      if (same != writes.end()) writes.erase(same);
+    }
+    writes.push_back({.offset = offset, .data = std::move(data)});
+  }
+};
+
 }  // namespace
 
 struct LocalBackend::State {
   DeviceInfo info;
   std::mutex listener_mutex;
   BackendListener* listener = nullptr;  // guarded by listener_mutex, also while it is called
-  std::unique_ptr<EventLoop> loop;
+  std::optional<std::vector<std::byte>> last_config;  // guarded by it too; none: as in `info`
+
+  std::mutex loop_mutex;
+  std::unique_ptr<EventLoop> loop;  // the pointer is guarded by loop_mutex; null: it has failed
+  // Guarded by loop_mutex. Posted last of all: what is posted after it must not be overtaken.
+  std::shared_ptr<ConfigWrites> last_writes;
   std::unique_ptr<DeviceHost> host;  // made, used and destroyed on the thread
   std::thread thread;
 
@@ -53,15 +100,42 @@ struct LocalBackend::State {
   /// `verb(host)` on the thread.
   template <class Verb>
   void post(Verb verb) {
-    loop->post([this, verb = std::move(verb)]() mutable { verb(*host); });
+    {
+      std::lock_guard lock(loop_mutex);
+      last_writes.reset();
+      if (loop) return loop->post([this, verb = std::move(verb)]() mutable { verb(*host); });
+    }
+    // The verb is forgotten, and with it a Surely is called.
+    tell([](BackendListener& to) { to.needs_reset(); });
   }
+  void post_config_write(size_t offset, std::vector<std::byte> data);
+  void write_config(const std::shared_ptr<ConfigWrites>& batch);
 };
+
+void LocalBackend::State::post_config_write(size_t offset, std::vector<std::byte> data) {
+  std::lock_guard lock(loop_mutex);
+  if (!loop) return;  // the driver has been told
+  if (last_writes) return last_writes->add(offset, std::move(data));
+  last_writes = std::make_shared<ConfigWrites>();
+  last_writes->add(offset, std::move(data));
+  loop->post([this, batch = last_writes] { write_config(batch); });
+}
+
+void LocalBackend::State::write_config(const std::shared_ptr<ConfigWrites>& batch) {
+  {
+    std::lock_guard lock(loop_mutex);
+    if (last_writes == batch) last_writes.reset();
+  }
+  for (const ConfigWrites::Write& write : batch->writes) host->set_config(write.offset, write.data);
+}
 
 Result<void> LocalBackend::State::make_host(const std::string& name, OpenedDevice& device) {
   DeviceHost::Events events{
       .config_changed =
           [this](std::vector<std::byte> config) {
-            tell([&](BackendListener& to) { to.config_changed(std::move(config)); });
+            std::lock_guard lock(listener_mutex);
+            last_config = config;
+            if (listener) listener->config_changed(std::move(config));
           },
       .needs_reset = [this] { tell([](BackendListener& to) { to.needs_reset(); }); }};
   auto make = [&](DeviceEvents& to_host) {
@@ -75,11 +149,16 @@ Result<void> LocalBackend::State::make_host(const std::string& name, OpenedDevic
 
 void LocalBackend::State::run(const std::string& name) {
   auto ran = loop->run();
+  std::unique_ptr<EventLoop> failed;
   if (!ran) {
-    log::error("{}: {}", name, ran.error().what());
-    tell([](BackendListener& to) { to.needs_reset(); });
+    log::error("{}: its event loop has failed, the device is gone: {}", name, ran.error().what());
+    // First of all: what a driver asks for from here on is answered without a loop.
+    std::lock_guard lock(loop_mutex);
+    failed = std::move(loop);
   }
+  if (!ran) tell([](BackendListener& to) { to.needs_reset(); });
   host.reset();
+  // With a failed loop go the verbs that it has not run, and who waits for one is told.
 }
 
 LocalBackend::LocalBackend(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -123,6 +202,7 @@ const DeviceInfo& LocalBackend::info() const { return state_->info; }
 void LocalBackend::set_listener(BackendListener* listener) {
   std::lock_guard lock(state_->listener_mutex);
   state_->listener = listener;
+  if (listener && state_->last_config) listener->config_changed(*state_->last_config);
 }
 
 void LocalBackend::set_features(uint64_t features) {
@@ -161,18 +241,21 @@ void LocalBackend::set_vring_enable(uint16_t index, bool enable) {
 }
 
 void LocalBackend::get_vring_base(uint16_t index, std::function<void(RingPosition)> done) {
-  state_->post([index, done = std::move(done)](DeviceHost& host) mutable {
-    host.get_vring_base(index, std::move(done));
+  auto surely = std::make_shared<Surely<RingPosition>>(std::move(done));
+  state_->post([index, surely = std::move(surely)](DeviceHost& host) {
+    host.get_vring_base(index, [surely](RingPosition at) { (*surely)(at); });
   });
 }
 
 void LocalBackend::reset(std::function<void()> done) {
-  state_->post([done = std::move(done)](DeviceHost& host) mutable { host.reset(std::move(done)); });
+  using Stopped = Surely<std::monostate>;
+  auto surely = std::make_shared<Stopped>([done = std::move(done)](std::monostate) { done(); });
+  state_->post(
+      [surely = std::move(surely)](DeviceHost& host) { host.reset([surely] { (*surely)({}); }); });
 }
 
 void LocalBackend::set_config(size_t offset, std::vector<std::byte> data) {
-  state_->post(
-      [offset, data = std::move(data)](DeviceHost& host) { host.set_config(offset, data); });
+  state_->post_config_write(offset, std::move(data));
 }
 
 }  // namespace crosvm

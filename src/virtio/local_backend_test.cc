@@ -1,8 +1,13 @@
 #include "virtio/local_backend.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
+#include <future>
+#include <set>
 #include <thread>
 
 #include "virtio/rig/echo_device.h"
@@ -115,6 +120,138 @@ TEST(LocalBackend, SwitchesListenersWhileTheyAreCalled) {
     if (i % 2 == 0) std::this_thread::yield();
     (*backend)->set_listener(nullptr);
   }
+}
+
+/// Counts configuration writes without keeping one, and says nothing of them; the first waits.
+class DeafDevice : public EchoDevice {
+ public:
+  struct Control {
+    std::atomic<unsigned> writes = 0;
+    std::atomic<unsigned> last = 0;
+    std::atomic<bool> go = true;
+  };
+  DeafDevice(Control& control, DeviceContext context)
+      : EchoDevice(EchoOptions(), std::move(context)), control_(control) {}
+  void write_config(size_t, std::span<const std::byte> data) override {
+    control_.go.wait(false);
+    control_.last = std::to_integer<unsigned>(data[0]) + 256 * std::to_integer<unsigned>(data[1]);
+    ++control_.writes;
+  }
+
+ private:
+  Control& control_;
+};
+
+struct Deaf : OpenedDevice {
+  explicit Deaf(DeafDevice::Control& control) : control_(control) {}
+  size_t rings() const override { return 0; }
+  Result<std::unique_ptr<VirtioDevice>> create(DeviceContext context) override {
+    return std::make_unique<DeafDevice>(control_, std::move(context));
+  }
+  DeafDevice::Control& control_;
+};
+
+void settle(DeviceBackend& backend) {
+  std::promise<void> seen;
+  backend.get_vring_base(0, [&](RingPosition) { seen.set_value(); });
+  seen.get_future().wait();
+}
+
+struct ConfigListener : BackendListener {
+  void config_changed(std::vector<std::byte> config) override { configs.push_back(config); }
+  void needs_reset() override { broken = true; }
+  std::vector<std::vector<std::byte>> configs;  // looked at when the backend has settled
+  std::atomic<bool> broken = false;
+};
+
+TEST(LocalBackend, TellsANewListenerOfAnEarlierChange) {
+  auto backend = LocalBackend::create("echo", open_echo({}));
+  ASSERT_TRUE(backend.has_value());
+  ConfigListener listener;
+  (*backend)->set_listener(&listener);
+  EXPECT_TRUE(listener.configs.empty()) << "it knows info()";
+  (*backend)->set_listener(nullptr);
+  (*backend)->set_config(3, {std::byte{9}});
+  settle(**backend);
+  (*backend)->set_listener(&listener);
+  ASSERT_EQ(listener.configs.size(), 1u);
+  EXPECT_EQ(listener.configs[0].at(3), std::byte{9});
+  EXPECT_EQ((*backend)->info().config.at(3), std::byte{0});
+}
+
+TEST(LocalBackend, AnswersAConfigWriteThatTheDeviceDidNotTake) {
+  DeafDevice::Control control;
+  auto backend = LocalBackend::create("deaf", std::make_unique<Deaf>(control));
+  ASSERT_TRUE(backend.has_value());
+  ConfigListener listener;
+  (*backend)->set_listener(&listener);
+  (*backend)->set_config(0, {std::byte{9}, std::byte{9}});
+  settle(**backend);
+  (*backend)->set_listener(nullptr);
+  ASSERT_EQ(listener.configs.size(), 1u);
+  EXPECT_EQ(listener.configs[0], (*backend)->info().config);
+}
+
+TEST(LocalBackend, ADriverThatNeverCeasesToWriteIsHeldInBounds) {
+  DeafDevice::Control control;
+  control.go = false;
+  auto backend = LocalBackend::create("deaf", std::make_unique<Deaf>(control));
+  ASSERT_TRUE(backend.has_value());
+  auto write = [&](unsigned value) {
+    (*backend)->set_config(0, {static_cast<std::byte>(value), static_cast<std::byte>(value >> 8)});
+  };
+  for (unsigned i = 0; i < 20'000; ++i) write(i);
+  control.go = true;
+  control.go.notify_all();
+  settle(**backend);
+  EXPECT_GE(control.writes, 1024u) << "a console's emergency writes count one by one";
+  EXPECT_LE(control.writes, 3000u);
+  EXPECT_EQ(control.last, 19'999u);
+  write(1);
+  write(2);
+  settle(**backend);
+  EXPECT_EQ(control.last, 2u);
+}
+
+std::set<int> epoll_descriptors() {
+  std::set<int> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    if (std::filesystem::read_symlink(entry, gone) == "anon_inode:[eventpoll]") {
+      found.insert(std::stoi(entry.path().filename()));
+    }
+  }
+  return found;
+}
+
+TEST(LocalBackend, AFailedLoopStillEndsResetsAndStops) {
+  const std::set<int> before = epoll_descriptors();
+  EchoControl control;
+  auto rig = must_have_rig(Rig::create(open_echo({.mode = EchoMode::kHeld, .control = &control})));
+  std::set<int> loops = epoll_descriptors();
+  for (int fd : before) loops.erase(fd);
+  ASSERT_EQ(loops.size(), 1u);
+  rig.driver(0).send({readable("abc"), writable(3)});
+  EXPECT_FALSE(rig.driver(0).wait_used(std::chrono::milliseconds(20)).arrived);
+  ConfigListener listener;
+  rig.backend().set_listener(&listener);
+
+  std::promise<void> under_way;
+  rig.backend().reset([&] { under_way.set_value(); });
+  const Fd no_epoll(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  ASSERT_GE(::dup3(no_epoll.get(), *loops.begin(), O_CLOEXEC), 0);
+  rig.backend().set_config(0, {std::byte{1}});  // wakes the loop, which then cannot wait any more
+  ASSERT_EQ(under_way.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  EXPECT_TRUE(listener.broken);
+
+  std::promise<void> later;
+  listener.broken = false;
+  rig.backend().set_features(0);
+  EXPECT_TRUE(listener.broken) << "a driver that comes after the reset is told";
+  rig.backend().reset([&] { later.set_value(); });
+  ASSERT_EQ(later.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  settle(rig.backend());
+  rig.backend().set_listener(nullptr);
 }
 
 }  // namespace
