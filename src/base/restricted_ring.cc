@@ -48,8 +48,6 @@ std::string likely_cause(int error) {
              "executor epoll";
     case EINVAL:
       return ": restricted rings need Linux 5.10 or newer; use the executor epoll";
-    case EMFILE:
-      return ": raise RLIMIT_NOFILE (ulimit -n)";
     default:
       return "";
   }

@@ -1,5 +1,6 @@
 #include "base/result.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +17,7 @@ Error Error::from_errno(std::string_view doing, std::string_view object, int err
   std::string what;
   what.append(doing).append(" ").append(object).append(": ");
   what += std::generic_category().message(error_number);
+  if (error_number == EMFILE) what += "; raise the limit of this process (ulimit -Hn)";
   return Error(static_cast<std::errc>(error_number), std::move(what));
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <memory>
 
 namespace crosvm {
@@ -43,6 +44,11 @@ TEST(Result, ContextLeavesSuccessAlone) { EXPECT_EQ(with_context(half(4), "x").v
 TEST(ResultDeathTest, CheckStopsInEveryBuildAndSaysWhere) {
   EXPECT_DEATH(CHECK(1 + 1 == 3), "result_test.cc:[0-9]+: 1 \\+ 1 == 3 does not hold");
   CHECK(1 + 1 == 2);
+}
+
+TEST(Error, WithoutDescriptorsLeftTheLimitIsNamed) {
+  const std::string what = Error::from_errno("opening", "disk.img", EMFILE).what();
+  EXPECT_TRUE(what.ends_with("Too many open files; raise the limit of this process (ulimit -Hn)"));
 }
 
 }  // namespace

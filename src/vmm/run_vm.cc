@@ -1,6 +1,7 @@
 #include "vmm/run_vm.h"
 
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -94,10 +95,21 @@ class VmRun {
   std::unique_ptr<Machine> machine_;  // first to go: it uses the loop
 };
 
+/// A disk has about forty descriptors, and twice that for queues that run: the usual soft limit of
+/// 1024, which is low for the sake of select(), would be spent by a dozen. Where the system refuses
+/// more, the opening that fails says what is missing.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 Result<ExitState> run_vm(const Config& config) {
   if (config.name) ::prctl(PR_SET_NAME, config.name->c_str());
+  raise_descriptor_limit();
   host_cpus();  // read now and kept: later, processes of the VM may see no sysfs
   VmRun run;
   return run.run(config);
