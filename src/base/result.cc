@@ -17,7 +17,7 @@ Error Error::from_errno(std::string_view doing, std::string_view object, int err
   std::string what;
   what.append(doing).append(" ").append(object).append(": ");
   what += std::generic_category().message(error_number);
-  if (error_number == EMFILE) what += "; raise the limit of this process (ulimit -Hn)";
+  if (error_number == EMFILE) what += "; raise RLIMIT_NOFILE (ulimit -Hn)";
   return Error(static_cast<std::errc>(error_number), std::move(what));
 }
 

@@ -48,7 +48,7 @@ TEST(ResultDeathTest, CheckStopsInEveryBuildAndSaysWhere) {
 
 TEST(Error, WithoutDescriptorsLeftTheLimitIsNamed) {
   const std::string what = Error::from_errno("opening", "disk.img", EMFILE).what();
-  EXPECT_TRUE(what.ends_with("Too many open files; raise the limit of this process (ulimit -Hn)"));
+  EXPECT_TRUE(what.ends_with("Too many open files; raise RLIMIT_NOFILE (ulimit -Hn)"));
 }
 
 }  // namespace
