@@ -351,7 +351,7 @@ class Attack {
     const bool malformed = is_malformed(chain.fault);
     ++(malformed ? result_.malformed : result_.well_formed);
     driver_.kick_anyway();
-    const std::optional<DriverRing::Used> used = wait();
+    const std::optional<DriverRing::Used> used = wait(chain);
     if (used) {
       ++result_.answered;
       judge(chain, *used);
@@ -384,13 +384,24 @@ class Attack {
     }
   }
 
+  /// Whether `used` answers an earlier chain: where answers take their time it may come any time. A
+  /// malformed chain may have the id of one that is still out.
+  bool is_late(const HostileChain& chain, const DriverRing::Used& used) const {
+    if (options_.answers) return false;
+    return used.id != chain.id || (is_malformed(chain.fault) && kept_ > 0);
+  }
+
   /// What comes back, or nothing when the device needs a reset or time is up.
-  std::optional<DriverRing::Used> wait() {
+  std::optional<DriverRing::Used> wait(const HostileChain& chain) {
     const auto patience = options_.answers ? RigDriver::kPatience : std::chrono::milliseconds(1);
     const auto deadline = RigWaiter::Clock::now() + patience;
     for (;;) {
       driver_.ring().ask_for_interrupt();
-      if (auto used = driver_.ring().take_used()) return used;
+      if (auto used = driver_.ring().take_used()) {
+        if (!is_late(chain, *used)) return used;
+        ++result_.answered;
+        continue;
+      }
       if (rig_.needs_reset() || RigWaiter::Clock::now() >= deadline) return std::nullopt;
       driver_.waiter().wait(driver_.call_descriptor(), deadline);
       driver_.take_interrupts();
