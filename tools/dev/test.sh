@@ -45,7 +45,7 @@ unit() {
   local out=$results/unit-$1
   mkdir -p "$out"
   built "$1"
-  GTEST_OUTPUT="xml:$out/" ctest --test-dir "$build/$1" --parallel "$jobs" --timeout 300 \
+  GTEST_OUTPUT="xml:$out/" ctest --test-dir "$build/$1" --parallel "$jobs" --timeout 900 \
     --output-on-failure --label-exclude vm ${2:+--tests-regex "$2"} --output-junit "$out/ctest.xml" >&2
 }
 
