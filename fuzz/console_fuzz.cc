@@ -9,7 +9,7 @@
 #include <csignal>
 
 #include "devices/console/console_device.h"
-#include "fuzz/hostile_device.h"
+#include "hostile_device.h"
 
 namespace crosvm {
 namespace {

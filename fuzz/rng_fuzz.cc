@@ -1,7 +1,7 @@
 // A hostile driver of the entropy device.
 
 #include "devices/rng/rng_device.h"
-#include "fuzz/hostile_device.h"
+#include "hostile_device.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace crosvm;
