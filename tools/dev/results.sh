@@ -2,15 +2,18 @@
 #
 # A results folder holds GoogleTest's XML, one file per test program, and ctest.xml, ctest's JUnit.
 
+# For awk: the value of an attribute of the element on this line.
+xml_attribute='
+  function attribute(name,   rest) {
+    if (!match($0, " " name "=\"[^\"]*\"")) return ""
+    rest = substr($0, RSTART, RLENGTH)
+    sub(/^[^"]*"/, "", rest); sub(/"$/, "", rest)
+    return rest
+  }'
+
 # cases FILE...: "STATUS SUITE.NAME: message" for each GoogleTest case; STATUS passed, failed or skipped.
 cases() {
-  awk '
-    function attribute(name,   rest) {
-      if (!match($0, " " name "=\"[^\"]*\"")) return ""
-      rest = substr($0, RSTART, RLENGTH)
-      sub(/^[^"]*"/, "", rest); sub(/"$/, "", rest)
-      return rest
-    }
+  awk "$xml_attribute"'
     function flush() { if (name != "") print status, name ": " message; name = "" }
     /<testcase / {
       flush()
@@ -28,13 +31,7 @@ cases() {
 
 # fault_cases FILE: the cases that failed and whose guest ended in a triple fault, as GoogleTest filters.
 fault_cases() {
-  awk '
-    function attribute(name,   rest) {
-      if (!match($0, " " name "=\"[^\"]*\"")) return ""
-      rest = substr($0, RSTART, RLENGTH)
-      sub(/^[^"]*"/, "", rest); sub(/"$/, "", rest)
-      return rest
-    }
+  awk "$xml_attribute"'
     /<testcase / { name = attribute("classname") "." attribute("name") }
     /<property name="guest_fault"/ { print name }
   ' "$1"
