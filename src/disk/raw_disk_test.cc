@@ -1,9 +1,7 @@
 #include "disk/raw_disk.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,48 +10,18 @@
 
 #include "base/format.h"
 #include "disk/faulty_file.h"
+#include "disk/temporary_file.h"
 
 namespace crosvm {
 namespace {
 
+using test::TemporaryFile;
 using testing::HasSubstr;
 using Kind = DiskRequest::Kind;
 using FileKind = FileOperation::Kind;
 
 constexpr uint64_t kDiskBytes = 8 << 20;
 constexpr uint64_t kRamBytes = 16 << 20;
-
-/// A file in the directory for temporary ones, gone when this is.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(uint64_t size) : path_(::testing::TempDir() + "raw_disk_XXXXXX") {
-    fd_ = Fd(::mkostemp(path_.data(), O_CLOEXEC));
-    EXPECT_TRUE(fd_);
-    EXPECT_EQ(::ftruncate(fd_.get(), static_cast<off_t>(size)), 0);
-  }
-  ~TemporaryFile() { ::unlink(path_.c_str()); }
-  const Fd& fd() const { return fd_; }
-  const std::string& path() const { return path_; }
-  std::string read(uint64_t offset, size_t length) const {
-    std::string bytes(length, '?');
-    bytes.resize(
-        read_full_at(fd_, offset, std::as_writable_bytes(std::span(bytes)), path_).value());
-    return bytes;
-  }
-  void write(uint64_t offset, std::string_view text) const {
-    EXPECT_EQ(::pwrite(fd_.get(), text.data(), text.size(), static_cast<off_t>(offset)),
-              static_cast<ssize_t>(text.size()));
-  }
-  uint64_t blocks() const {
-    struct stat status;
-    EXPECT_EQ(::fstat(fd_.get(), &status), 0);
-    return static_cast<uint64_t>(status.st_blocks);
-  }
-
- private:
-  std::string path_;
-  Fd fd_;
-};
 
 struct Request final : DiskRequest {
   Request(Kind kind, uint64_t offset, uint64_t length) {
@@ -191,9 +159,9 @@ TEST_P(RawDiskTest, AFileThatShrankGivesAnErrorAndNoGarbage) {
 TEST_P(RawDiskTest, DiscardGivesSpaceBack) {
   ASSERT_EQ(write(0, std::string(1 << 20, 'd')), 0);
   ASSERT_EQ(run(Kind::kFlush, 0, 0), 0);
-  uint64_t before = file_.blocks();
+  uint64_t before = file_.host_sectors();
   ASSERT_EQ(run(Kind::kDiscard, 0, 1 << 19), 0);
-  EXPECT_LE(file_.blocks() + (1 << 19) / 512, before);
+  EXPECT_LE(file_.host_sectors() + (1 << 19) / 512, before);
   EXPECT_EQ(file_.read(0, 1), std::string(1, '\0'));
   open({.sparse = false});
   ASSERT_EQ(run(Kind::kDiscard, 0, 1 << 20), 0);
@@ -204,13 +172,13 @@ TEST_P(RawDiskTest, WriteZeroesKeepsSpaceUnlessItMayUnmap) {
   std::string full(1 << 20, 'z');
   ASSERT_EQ(write(0, full), 0);
   ASSERT_EQ(run(Kind::kFlush, 0, 0), 0);
-  uint64_t before = file_.blocks();
+  uint64_t before = file_.host_sectors();
   ASSERT_EQ(run(Kind::kWriteZeroes, 512, 100'000), 0);
-  EXPECT_EQ(file_.blocks(), before);
+  EXPECT_EQ(file_.host_sectors(), before);
   EXPECT_TRUE(file_.read(512, 100'000) == std::string(100'000, '\0'));
   EXPECT_EQ(file_.read(511, 1) + file_.read(100'512, 1), "zz");
   ASSERT_EQ(run(Kind::kWriteZeroes, 0, 1 << 20, true), 0);
-  EXPECT_LT(file_.blocks(), before);
+  EXPECT_LT(file_.host_sectors(), before);
   EXPECT_TRUE(file_.read(0, 1 << 20) == std::string(1 << 20, '\0'));
 }
 
