@@ -6,7 +6,7 @@
 namespace crosvm::control {
 
 Result<Response> ask(const std::string& socket_path, Request request) {
-  PacketSocket socket = TRY(PacketSocket::connect(socket_path));
+  PacketSocket socket = TRY(connect(socket_path));
   TRY(with_context(socket.send(encode(std::move(request))), socket_path));
   auto packet = TRY(with_context(socket.receive(), socket_path));
   if (!packet) {

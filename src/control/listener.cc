@@ -136,7 +136,7 @@ Listener::~Listener() {
 
 Result<std::optional<PacketSocket>> Listener::accept() {
   Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (fd) return PacketSocket(std::move(fd));
+  if (fd) return PacketSocket(std::move(fd), kPacketLimits);
   if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return std::nullopt;
   return fail(Error::from_errno("accepting on control socket", path_));
 }

@@ -5,21 +5,18 @@
 #include <string_view>
 #include <vector>
 
-#include "base/fd.h"
+#include "base/packet_socket.h"
 #include "base/result.h"
 #include "control/requests.h"
 #include "control/responses.h"
 
 namespace crosvm::control {
 
-/// One packet of the socket: one JSON document, and the descriptors its indices refer to.
-struct Packet {
-  std::string text;
-  std::vector<Fd> fds;
-};
-
+/// What one packet of the socket may hold: one JSON document, and the descriptors its indices refer
+/// to.
 constexpr size_t kMaxFdsPerPacket = 32;              // cli.md 4.2
 constexpr size_t kMaxPacketBytes = size_t{1} << 20;  // far above any message; ours, bounds a peer
+constexpr PacketLimits kPacketLimits{.bytes = kMaxPacketBytes, .fds = kMaxFdsPerPacket};
 
 /// The packet that says `message`, whose descriptors move into it.
 Packet encode(Request message);

@@ -75,7 +75,7 @@ class ServerTest : public testing::Test {
   }
 
   PacketSocket client() const {
-    PacketSocket socket = PacketSocket::connect(path_).value();
+    PacketSocket socket = connect(path_).value();
     timeval ample{.tv_sec = 20, .tv_usec = 0};  // a lost answer fails the test
     EXPECT_EQ(::setsockopt(socket.fd().get(), SOL_SOCKET, SO_RCVTIMEO, &ample, sizeof(ample)), 0);
     return socket;

@@ -6,36 +6,16 @@
 #include <string>
 
 #include "base/fd.h"
+#include "base/packet_socket.h"
 #include "base/result.h"
 #include "control/protocol.h"
 
 /// Sequenced-packet Unix sockets that carry one message per packet (cli.md 4.1, 4.2).
 namespace crosvm::control {
 
-/// One end of a connection.
-class PacketSocket {
- public:
-  explicit PacketSocket(Fd connected) : fd_(std::move(connected)) {}
-
-  /// Connects to a VM's control socket, blocking. Errors: invalid_argument for a directory or a
-  /// path that does not fit a socket address, else the errno of connect.
-  static Result<PacketSocket> connect(const std::string& path);
-
-  /// Takes one packet, waiting for it where the socket blocks; nullopt when the peer has closed.
-  /// Errors: message_size for one above kMaxPacketBytes, bad_message for one with more than
-  /// kMaxFdsPerPacket descriptors (both are thrown away whole, the connection goes on);
-  /// resource_unavailable_try_again when there is none; else the errno of recvmsg.
-  Result<std::optional<Packet>> receive();
-
-  /// Sends one packet. Errors: resource_unavailable_try_again when a non-blocking socket is full,
-  /// message_size when the packet is above the socket's limit, else the errno of sendmsg.
-  Result<void> send(const Packet& packet);
-
-  const Fd& fd() const { return fd_; }
-
- private:
-  Fd fd_;
-};
+/// Connects to a VM's control socket, blocking. Errors: invalid_argument for a directory or a path
+/// that does not fit a socket address, else the errno of connect.
+Result<PacketSocket> connect(const std::string& path);
 
 /// The listening end at the path of `--socket`. Removes the file it made when it goes away.
 class Listener {

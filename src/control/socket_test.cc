@@ -43,7 +43,7 @@ class SocketTest : public testing::Test {
   static std::pair<PacketSocket, PacketSocket> pair(int flags = 0) {
     std::array<int, 2> ends;
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0, ends.data()), 0);
-    return {PacketSocket(Fd(ends[0])), PacketSocket(Fd(ends[1]))};
+    return {PacketSocket(Fd(ends[0]), kPacketLimits), PacketSocket(Fd(ends[1]), kPacketLimits)};
   }
 
   static std::vector<Fd> eventfds(size_t count) {
@@ -79,7 +79,7 @@ TEST_F(SocketTest, EmptyPacketIsNotTheEnd) {
   auto empty = ours.receive();
   ASSERT_TRUE(empty && *empty);
   EXPECT_EQ((*empty)->text, "");
-  theirs = PacketSocket(Fd());
+  theirs = PacketSocket(Fd(), kPacketLimits);
   auto end = ours.receive();
   ASSERT_TRUE(end);
   EXPECT_FALSE(*end);
@@ -136,7 +136,7 @@ TEST_F(SocketTest, OversizePacketIsThrownAway) {
 
 TEST_F(SocketTest, SendingToAClosedPeerIsAnErrorNotASignal) {
   auto [ours, theirs] = pair();
-  theirs = PacketSocket(Fd());
+  theirs = PacketSocket(Fd(), kPacketLimits);
   auto sent = ours.send({.text = "x", .fds = {}});
   ASSERT_FALSE(sent);
   EXPECT_EQ(sent.error().code(), std::errc::broken_pipe);
@@ -153,7 +153,7 @@ TEST_F(SocketTest, ListensAtThePathAndRemovesIt) {
   {
     auto listener = Listener::open(path("vm.sock"));
     ASSERT_TRUE(listener) << listener.error().what();
-    auto client = PacketSocket::connect(path("vm.sock"));
+    auto client = connect(path("vm.sock"));
     ASSERT_TRUE(client) << client.error().what();
     auto accepted = listener->accept();
     ASSERT_TRUE(accepted && *accepted);
@@ -184,13 +184,13 @@ TEST_F(SocketTest, LivePathIsTaken) {
   EXPECT_EQ(second.error().code(), std::errc::address_in_use);
   EXPECT_THAT(second.error().what(), HasSubstr("control socket path taken: " + path("vm.sock") +
                                                " belongs to a running VM"));
-  EXPECT_TRUE(PacketSocket::connect(path("vm.sock")));
+  EXPECT_TRUE(connect(path("vm.sock")));
 }
 
 TEST_F(SocketTest, LivePathWithAFullBacklogIsTaken) {
   Fd live = bound("vm.sock", SOCK_SEQPACKET, /*listening=*/true);
   std::vector<PacketSocket> waiting;
-  for (int i = 0; i < 2; ++i) waiting.push_back(PacketSocket::connect(path("vm.sock")).value());
+  for (int i = 0; i < 2; ++i) waiting.push_back(connect(path("vm.sock")).value());
   EXPECT_EQ(Listener::open(path("vm.sock")).error().code(), std::errc::address_in_use);
 }
 
@@ -240,7 +240,7 @@ TEST_F(SocketTest, AdoptedListenerIsUsedAndNotRemoved) {
   {
     auto listener = Listener::open("/proc/self/fd/" + std::to_string(live.get()));
     ASSERT_TRUE(listener) << listener.error().what();
-    auto client = PacketSocket::connect(path("vm.sock"));
+    auto client = connect(path("vm.sock"));
     ASSERT_TRUE(client);
     EXPECT_TRUE((*listener->accept()).has_value());
   }
@@ -261,8 +261,8 @@ TEST_F(SocketTest, AdoptedSocketMustListenAndBeSeqpacket) {
 }
 
 TEST_F(SocketTest, ClientRefusesADirectoryAndNamesAMissingSocket) {
-  EXPECT_THAT(PacketSocket::connect(directory_).error().what(), HasSubstr("is a directory"));
-  EXPECT_THAT(PacketSocket::connect(path("none")).error().what(), HasSubstr(path("none")));
+  EXPECT_THAT(connect(directory_).error().what(), HasSubstr("is a directory"));
+  EXPECT_THAT(connect(path("none")).error().what(), HasSubstr(path("none")));
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ TEST_F(NativeControlTest, SuspendStopsTheVcpusAndResumeLetsThemRun) {
 TEST_F(NativeControlTest, ASuspensionHeldUpByAReaderHoldsUpNobodyElse) {
   // Nobody reads the guest's output: its vCPU soon waits in a write.
   ::usleep(500'000);
-  auto waiting = control::PacketSocket::connect(socket_);
+  auto waiting = control::connect(socket_);
   ASSERT_TRUE(waiting.has_value());
   ASSERT_TRUE(waiting->send(control::encode(Request(control::SuspendVcpus{}))));
   EXPECT_TRUE(is_ok(ask(control::MakeRT{})));

@@ -144,9 +144,9 @@ TEST_F(NativeLifeTest, ALogThatNobodyReadsDoesNotHoldUpTheVm) {
   ::fcntl(vm.error_pipe().get(), F_SETPIPE_SZ, 4096);
   for (int second = 0; second < 3; ++second) {  // the records of one second are limited
     for (int i = 0; i < 30; ++i) {
-      auto peer = control::PacketSocket::connect(socket_);
+      auto peer = control::connect(socket_);
       ASSERT_TRUE(peer.has_value());
-      control::Packet junk{.text = "{\"" + std::string(60, 'x') + "\":1}", .fds = {}};
+      Packet junk{.text = "{\"" + std::string(60, 'x') + "\":1}", .fds = {}};
       ASSERT_TRUE(peer->send(junk));
     }
     ::usleep(1'100'000);
