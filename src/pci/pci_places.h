@@ -25,7 +25,8 @@ struct PciPlace {
 };
 
 /// Reserves an address for each of `wishes`, in the order of creation: those with a wish first, so
-/// that no other takes theirs. The lines go by that order too. Errors: those of PciRoot::reserve.
+/// that no other takes theirs. The lines go by that order too. Errors: those of PciRoot::reserve,
+/// and invalid_argument for one that no guest would find.
 Result<std::vector<PciPlace>> reserve_places(PciRoot& root, IntxLines& lines,
                                              std::span<const PciWish> wishes);
 

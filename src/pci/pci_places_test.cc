@@ -37,5 +37,39 @@ TEST_F(PciPlacesTest, TheSameWishTwiceIsRefused) {
   EXPECT_EQ(places.error().what(), "b: PCI address 0000:00:06.0 is taken by a; choose another");
 }
 
+TEST_F(PciPlacesTest, ABusThatIsNotThereIsRefused) {
+  const std::vector<PciWish> wishes = {{.label = "a", .address = PciAddress{.bus = 1}}};
+  auto places = reserve_places(root_, lines_, wishes);
+  ASSERT_FALSE(places.has_value());
+  EXPECT_EQ(places.error().what(),
+            "a: PCI address 0000:01:00.0: there is no bus 1; choose an address of bus 0, or leave "
+            "the choice to crosvm");
+}
+
+TEST_F(PciPlacesTest, AFunctionNeedsTheFirstOneOfItsSlot) {
+  const PciAddress third{.device = 6, .function = 2};
+  auto alone =
+      reserve_places(root_, lines_, std::vector<PciWish>{{.label = "a", .address = third}});
+  ASSERT_FALSE(alone.has_value());
+  EXPECT_EQ(alone.error().what(),
+            "a: PCI address 0000:00:06.2: no guest finds it, as nothing is at 0000:00:06.0; use "
+            "that address, or give it to another device");
+}
+
+TEST_F(PciPlacesTest, TheFirstFunctionMayComeLater) {
+  const std::vector<PciWish> wishes = {
+      {.label = "a", .address = PciAddress{.device = 6, .function = 2}},
+      {.label = "b", .address = PciAddress{.device = 6}},
+      {.label = "beside the host bridge", .address = PciAddress{.function = 1}}};
+  EXPECT_TRUE(reserve_places(root_, lines_, wishes).has_value());
+}
+
+TEST_F(PciPlacesTest, OneDeviceTooMany) {
+  auto places = reserve_places(root_, lines_, std::vector<PciWish>(249, {.label = "a"}));
+  ASSERT_FALSE(places.has_value());
+  EXPECT_EQ(places.error().what(),
+            "a: all PCI addresses of bus 0 are taken; give the VM fewer devices");
+}
+
 }  // namespace
 }  // namespace crosvm

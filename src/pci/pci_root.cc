@@ -81,6 +81,12 @@ std::optional<std::string> PciRoot::holder(PciAddress address) const {
 }
 
 Result<PciAddress> PciRoot::choose(std::string_view label, std::optional<PciAddress> wanted) const {
+  if (wanted && wanted->bus != 0) {
+    return fail(Error::invalid(format_text(
+        "{}: PCI address {}: there is no bus {:x}; choose an address of bus 0, or leave "
+        "the choice to crosvm",
+        label, wanted->to_string(), wanted->bus)));
+  }
   if (wanted) {
     std::optional<std::string> taken = holder(*wanted);
     if (!taken) return *wanted;
@@ -95,8 +101,9 @@ Result<PciAddress> PciRoot::choose(std::string_view label, std::optional<PciAddr
       if (!holder(address)) return address;
     }
   }
-  return fail(Error(std::errc::no_space_on_device,
-                    format_text("{}: all PCI addresses of bus 0 are taken", label)));
+  return fail(Error(
+      std::errc::no_space_on_device,
+      format_text("{}: all PCI addresses of bus 0 are taken; give the VM fewer devices", label)));
 }
 
 Result<void> PciRoot::place_bars(PciDevice& device) {
@@ -124,6 +131,11 @@ Result<PciAddress> PciRoot::reserve(std::optional<PciAddress> wanted, const std:
   PciAddress address = TRY(choose(label, wanted));
   reserved_.emplace(address, label);
   return address;
+}
+
+bool PciRoot::has(PciAddress address) const {
+  std::lock_guard lock(mutex_);
+  return holder(address).has_value();
 }
 
 Result<PciAddress> PciRoot::add(std::shared_ptr<PciDevice> device,

@@ -46,13 +46,17 @@ class PciRoot {
 
   /// Keeps an address for a function that `add_reserved` brings: `wanted`, or the next free slot of
   /// bus 0. So that nobody gets an address that a later one was promised, those with a wish come
-  /// first. `label` names the function in errors: address_in_use, naming both, no_space_on_device.
+  /// first. `label` names the function in errors: address_in_use, naming both, invalid_argument for
+  /// a bus that does not exist, no_space_on_device.
   Result<PciAddress> reserve(std::optional<PciAddress> wanted, const std::string& label);
   /// Adds `device` at `wanted`, or in the next free slot of bus 0; gives its BARs addresses.
   /// Errors: address_in_use naming both devices, no_space_on_device.
   Result<PciAddress> add(std::shared_ptr<PciDevice> device, std::optional<PciAddress> wanted);
   /// The same at an address that `reserve` gave, which is used up.
   Result<void> add_reserved(std::shared_ptr<PciDevice> device, PciAddress reserved);
+
+  /// Whether a function is at `address`, or has it reserved.
+  bool has(PciAddress address) const;
 
   /// Reads up to 4 bytes at `offset` (0..3) of a register; all ones where nothing is.
   void config_read(PciAddress address, size_t index, size_t offset, std::span<std::byte> data);
