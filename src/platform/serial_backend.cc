@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/user_file.h"
 #include "platform/unix_output.h"
 
 namespace crosvm {
@@ -89,7 +90,7 @@ Result<void> check(const SerialConfig& config) {
 /// Opens without waiting: a FIFO that nobody reads, or a line without a carrier, must not hold up
 /// the start.
 Result<Fd> open_output_file(const std::string& path) {
-  auto file = open_path(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK);
+  auto file = open_user_file(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK);
   struct stat status{};
   if (file || file.error().code() != std::errc::no_such_device_or_address ||
       ::stat(path.c_str(), &status) != 0 || !S_ISFIFO(status.st_mode)) {
@@ -136,8 +137,7 @@ Result<void> open_input(const SerialConfig& config, const SerialHost& host, Seri
   if (stream) {
     backend.input = std::make_unique<SerialInput>(host.loop, std::move(stream), *config.path);
   } else if (config.input) {
-    // A FIFO nobody writes to yet must not hold up the start.
-    Fd file = TRY(open_path(*config.input, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+    Fd file = TRY(open_user_input(*config.input));
     backend.input = std::make_unique<SerialInput>(host.loop, std::move(file), *config.input);
   } else if (config.stdin_input) {
     Fd in = TRY(standard_descriptor(STDIN_FILENO, "standard input", "input=PATH"));
@@ -208,7 +208,7 @@ Result<void> open_output_end(const SerialConfig& config, const SerialHost& host,
 
 Result<void> open_input_end(const SerialConfig& config, const SerialHost& host, SerialEnds& ends) {
   if (config.input) {
-    ends.input = TRY(open_path(*config.input, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+    ends.input = TRY(open_user_input(*config.input));
     ends.input_name = *config.input;
   } else if (config.stdin_input) {
     ends.input_name = "standard input";

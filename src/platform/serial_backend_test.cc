@@ -158,14 +158,27 @@ TEST_F(SerialBackendTest, ErrorsNameObjectCauseAndFix) {
   EXPECT_THAT(failure({.type = Type::kFile, .path = directory_}),
               AllOf(HasSubstr("serial 1"), HasSubstr(directory_), HasSubstr("directory")));
   EXPECT_THAT(failure({.input = directory_ + "/missing"}),
-              AllOf(HasSubstr("missing"), HasSubstr("No such file")));
+              AllOf(HasSubstr("missing"), HasSubstr("No such file"), HasSubstr("check the path")));
+  EXPECT_THAT(failure({.input = directory_}),
+              AllOf(HasSubstr("serial 1"), HasSubstr(directory_ + ": it is a directory")));
   EXPECT_THAT(failure({.input_unix_stream = true}), HasSubstr("needs type=unix-stream"));
   EXPECT_THAT(
       failure({.type = Type::kUnixStream, .path = "p", .input = "i", .input_unix_stream = true}),
       HasSubstr("leave out one"));
   EXPECT_THAT(failure({.input = "i", .stdin_input = true}), HasSubstr("leave out one"));
+  EXPECT_THAT(failure({.type = Type::kFile, .path = directory_ + "/none/out"}),
+              HasSubstr("make its directory first"));
   EXPECT_THAT(failure({.type = Type::kUnixStream, .path = directory_ + "/none"}),
-              HasSubstr("No such file"));
+              AllOf(HasSubstr("No such file"), HasSubstr("start the program that listens there")));
+  put_file(directory_ + "/file", "");
+  EXPECT_THAT(failure({.type = Type::kUnixStream, .path = directory_ + "/file"}),
+              HasSubstr("start the program that listens there"));
+  Fd datagrams(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  (directory_ + "/datagrams").copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(::bind(datagrams.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_THAT(failure({.type = Type::kUnixStream, .path = directory_ + "/datagrams"}),
+              HasSubstr("use type=unix"));
 }
 
 TEST_F(SerialBackendTest, AFileIsReadAtTheGuestsPace) {

@@ -21,6 +21,21 @@ bool nobody_there(std::errc code) {
   return code == std::errc::no_such_file_or_directory || code == std::errc::connection_refused;
 }
 
+/// What helps when no stream is to be had.
+std::string_view fix_for(std::errc code) {
+  if (nobody_there(code)) return "; start the program that listens there first";
+  switch (code) {
+    case std::errc::permission_denied:
+      return "; make it writable for the user who starts crosvm";
+    case std::errc::wrong_protocol_type:
+      return "; it is no stream socket: use type=unix";
+    case std::errc::resource_unavailable_try_again:
+      return "; its program has accepted nobody for five seconds: see why";
+    default:
+      return "";
+  }
+}
+
 class DatagramState : public std::enable_shared_from_this<DatagramState> {
  public:
   DatagramState(EventLoop& loop, std::string path) : loop_(loop), path_(std::move(path)) {}
@@ -192,7 +207,8 @@ Result<Fd> connect_unix_stream(const std::string& path) {
   const timeval patience{.tv_sec = 5, .tv_usec = 0};  // for a listener whose backlog is full
   ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
   if (::connect(socket.get(), address.get(), address.size()) != 0) {
-    return fail(Error::from_errno("connecting to socket", path));
+    Error error = Error::from_errno("connecting to socket", path);
+    return fail(Error(error.code(), error.what() + std::string(fix_for(error.code()))));
   }
   if (::fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
     return fail(Error::from_errno("preparing socket", path));

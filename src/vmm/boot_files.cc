@@ -5,29 +5,15 @@
 #include <vector>
 
 #include "base/format.h"
+#include "base/user_file.h"
 
 namespace crosvm {
 namespace {
 
-std::string_view fix_for(std::errc code) {
-  switch (code) {
-    case std::errc::no_such_file_or_directory:
-      return "; check the path";
-    case std::errc::permission_denied:
-      return "; make the file readable for the user who starts crosvm";
-    default:
-      return "";
-  }
-}
-
-Result<Fd> open_user_file(const std::string& path, std::string_view what) {
+Result<Fd> open_boot_file(const std::string& path, std::string_view what) {
   // Non-blocking: a FIFO without a writer must not hold us up before we can refuse it.
-  Result<Fd> file = open_path(path, O_RDONLY | O_NONBLOCK);
-  if (!file) {
-    std::errc code = file.error().code();
-    return fail(Error(code, format_text("{}: {}{}", what, file.error().what(), fix_for(code))));
-  }
-  TRY(with_context(file_size(*file, path), what));
+  Fd file = TRY(with_context(open_user_file(path, O_RDONLY | O_NONBLOCK), what));
+  TRY(with_context(file_size(file, path), what));
   return file;
 }
 
@@ -35,14 +21,14 @@ Result<Fd> open_user_file(const std::string& path, std::string_view what) {
 
 Result<BootFiles> open_boot_files(const Config& config) {
   BootFiles files;
-  files.kernel = TRY(open_user_file(config.kernel, "kernel"));
-  if (config.initrd) files.initrd = TRY(open_user_file(*config.initrd, "initrd"));
+  files.kernel = TRY(open_boot_file(config.kernel, "kernel"));
+  if (config.initrd) files.initrd = TRY(open_boot_file(*config.initrd, "initrd"));
   return files;
 }
 
 Result<std::vector<std::byte>> read_user_file(const std::string& path, std::string_view what,
                                               uint64_t limit) {
-  Fd file = TRY(open_user_file(path, what));
+  Fd file = TRY(open_boot_file(path, what));
   uint64_t size = TRY(file_size(file, path));
   if (size > limit) {
     return fail(Error(std::errc::file_too_large,

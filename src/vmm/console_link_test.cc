@@ -119,6 +119,12 @@ TEST_F(ConsoleLinkTest, ErrorsNameThePort) {
   auto link = ConsoleLink::open(config, 0, host());
   ASSERT_FALSE(link);
   EXPECT_THAT(link.error().what(), HasSubstr("virtio-console 3: opening"));
+  EXPECT_THAT(link.error().what(), HasSubstr("make its directory first"));
+  config = port(Hardware::kVirtioConsole, 3);
+  config.input = directory_;
+  link = ConsoleLink::open(config, 0, host());
+  ASSERT_FALSE(link);
+  EXPECT_THAT(link.error().what(), HasSubstr("it is a directory; name a file"));
 }
 
 TEST_F(ConsoleLinkTest, AStreamSocketIsBothEnds) {
