@@ -52,7 +52,9 @@ namespace {
 /// A key that is known and refused: reading it is the error.
 struct BootIndex {};
 Result<void> read_kv(const KvValue&, BootIndex&) {
-  return fail(Error::invalid("bootindex is not supported by this build yet"));
+  return fail(
+      Error::invalid("bootindex tells firmware what to boot, by fw_cfg, and this build has neither "
+                     "yet; leave it out: a kernel given to crosvm is booted without it"));
 }
 }  // namespace
 

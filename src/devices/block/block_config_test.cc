@@ -55,7 +55,9 @@ TEST(BlockConfigTest, RefusesWhatCannotBe) {
   EXPECT_THAT(error_of("a,block-size=513"), HasSubstr("not a multiple of 512"));
   EXPECT_THAT(error_of("a,id=123456789012345678901"), HasSubstr("at most 20"));
   EXPECT_THAT(error_of("a,async-executor=tokio"), HasSubstr("unknown variant `tokio`"));
-  EXPECT_THAT(error_of("a,bootindex=1"), HasSubstr("bootindex is not supported by this build yet"));
+  EXPECT_THAT(
+      error_of("a,bootindex=1"),
+      HasSubstr("bootindex tells firmware what to boot, by fw_cfg, and this build has neither"));
   EXPECT_THAT(error_of("a,pci-address=99"), HasSubstr("pci-address"));
   EXPECT_THAT(error_of("a,colour=red"), HasSubstr("unknown field `colour`"));
 }

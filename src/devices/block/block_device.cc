@@ -15,7 +15,8 @@ namespace crosvm {
 namespace {
 
 constexpr uint32_t kSector = BlockConfig::kSectorSize;
-constexpr uint32_t kDiscardAlignment = 128;  // sectors; 64 KiB
+constexpr uint32_t kDiscardAlignment = 128;    // sectors; 64 KiB
+constexpr uint32_t kLargestLinuxBlock = 4096;  // a page
 constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
 
 constexpr uint64_t bit(unsigned feature) { return uint64_t{1} << feature; }
@@ -33,6 +34,22 @@ void describe_topology(const DiskTopology& topology, uint32_t block, virtio_blk_
   space.alignment_offset = at_most<uint8_t>(topology.alignment_offset / block);
   space.min_io_size = at_most<uint16_t>(topology.minimum_io / block);
   space.opt_io_size = topology.optimal_io / block;
+}
+
+/// What is let through, as it is no mistake by itself, and is one most of the time.
+void warn_of_oddities(uint64_t size, const BlockConfig& config) {
+  const uint32_t block = config.block_size;
+  if (size < kSector) {
+    log::warn("{}: {} bytes make a disk without a sector; grow it with truncate -s", config.path,
+              size);
+  } else if (size % block != 0) {
+    log::warn("{}: its size of {} bytes is not a multiple of its block size of {}", config.path,
+              size, block);
+  }
+  if (!std::has_single_bit(block) || block > kLargestLinuxBlock) {
+    log::warn("{}: block-size={}: Linux guests take 512, 1024, 2048 or 4096, most of them no other",
+              config.path, block);
+  }
 }
 
 }  // namespace
@@ -75,10 +92,7 @@ void BlockDevice::describe(const Disk& disk) {
             .read_only = config_.read_only,
             .sparse = config_.sparse};
   if (config_.id) std::memcpy(rules_.id.data(), config_.id->data(), config_.id->size());
-  if (disk.size() % config_.block_size != 0) {
-    log::warn("{}: its size of {} bytes is not a multiple of its block size of {}", config_.path,
-              disk.size(), config_.block_size);
-  }
+  warn_of_oddities(disk.size(), config_);
   space_.capacity = disk.size() / kSector;
   space_.seg_max = std::min<uint32_t>(IOV_MAX, kQueueSize - 2);
   space_.blk_size = config_.block_size;

@@ -3,8 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/virtio_config.h>
+#include <pthread.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
 
+#include <atomic>
+#include <csignal>
 #include <cstring>
 #include <thread>
 #include <tuple>
@@ -15,7 +20,9 @@ namespace crosvm {
 namespace {
 
 using namespace block_test;
+using testing::EndsWith;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 constexpr uint64_t kSector = 512;
 constexpr uint64_t kDiskBytes = 4 << 20;
@@ -332,6 +339,70 @@ TEST(BlockFactoryTest, RefusesFilesThatAreNoRawDisk) {
   TestDisk disk(4096);
   disk.write(0, "QFI\xfb");
   EXPECT_THAT(open_error(disk.text()), HasSubstr("qcow2 image, which is not supported"));
+}
+
+TEST(BlockFactoryTest, ErrorsNameTheFix) {
+  EXPECT_THAT(open_error("path=/nonexistent/disk"), HasSubstr("check the path"));
+  EXPECT_THAT(open_error("path=/dev/null"), HasSubstr("a disk is an image file or a block device"));
+  TestDisk disk(4096);
+  ASSERT_EQ(::chmod(disk.path().c_str(), 0444), 0);
+  const auto before = static_cast<uid_t>(::setfsuid(65534));  // root may write it all the same
+  const std::string said = open_error(disk.text());
+  const std::string reading = open_error(disk.text(",ro"));
+  ::setfsuid(before);
+  EXPECT_THAT(said, EndsWith("Permission denied; make it writable for the user who starts crosvm, "
+                             "or add ro"));
+  EXPECT_EQ(reading, "no error");
+}
+
+/// What `text` logs when its disk is made.
+std::string said_of(const std::string& text) {
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(open_error(text), "no error");
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST(BlockFactoryTest, SaysWhatIsOdd) {
+  TestDisk disk(1 << 20);
+  EXPECT_THAT(said_of(disk.text()), IsEmpty());
+  EXPECT_THAT(said_of(disk.text(",block-size=4096")), IsEmpty());
+  EXPECT_THAT(said_of(disk.text(",block-size=1048576")),
+              HasSubstr("block-size=1048576: Linux guests take 512, 1024, 2048 or 4096"));
+  EXPECT_THAT(said_of(disk.text(",block-size=1536")), HasSubstr("Linux guests take"));
+  TestDisk empty(0);
+  EXPECT_THAT(said_of(empty.text()),
+              HasSubstr("0 bytes make a disk without a sector; grow it with truncate -s"));
+}
+
+TEST(BlockFactoryTest, AnEmptyDiskHasNothingToRead) {
+  TestDisk empty(0);
+  Rig rig = make_rig<BlockFactory>(empty.text());
+  EXPECT_EQ(config_of(rig).capacity, 0U);
+  EXPECT_EQ(read_at(rig.driver(0), 0, kSector).last_byte(), VIRTIO_BLK_S_IOERR);
+  EXPECT_EQ(ask(rig.driver(0), {header(VIRTIO_BLK_T_FLUSH), writable(1)}).last_byte(), 0);
+}
+
+TEST(BlockFactoryTest, ASignalEndsTheWaitForALock) {
+  TestDisk disk(4096);
+  auto holder = device_type<BlockFactory>().open(disk.text());
+  ASSERT_TRUE(holder);
+  struct sigaction nothing{};
+  struct sigaction before{};
+  nothing.sa_handler = [](int) {};
+  ASSERT_EQ(::sigaction(SIGUSR1, &nothing, &before), 0);
+  std::atomic<bool> done = false;
+  std::thread signals([&done, main = ::pthread_self()] {
+    while (!done) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      ::pthread_kill(main, SIGUSR1);
+    }
+  });
+  auto waited = device_type<BlockFactory>().open(disk.text());
+  done = true;
+  signals.join();
+  ::sigaction(SIGUSR1, &before, nullptr);
+  ASSERT_FALSE(waited);
+  EXPECT_EQ(waited.error().code(), std::errc::interrupted);
 }
 
 TEST(BlockFactoryTest, LocksTheImage) {

@@ -1,10 +1,12 @@
 #include <fcntl.h>
 #include <sys/file.h>
+#include <time.h>
 
 #include <chrono>
-#include <thread>
 
+#include "base/format.h"
 #include "base/log.h"
+#include "base/user_file.h"
 #include "devices/block/block_device.h"
 #include "disk/image_format.h"
 #include "disk/raw_disk.h"
@@ -13,7 +15,29 @@ namespace crosvm {
 namespace {
 
 constexpr auto kLockPatience = std::chrono::seconds(1);
-constexpr auto kLockPoll = std::chrono::milliseconds(20);
+constexpr timespec kLockPoll{.tv_sec = 0, .tv_nsec = 20'000'000};
+
+bool is_forbidden(std::errc code) {
+  return code == std::errc::permission_denied || code == std::errc::operation_not_permitted ||
+         code == std::errc::read_only_file_system;
+}
+
+Result<Fd> open_image(const BlockConfig& config) {
+  // Not blocking: a FIFO would wait for somebody to open its other end.
+  int flags = (config.read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK;
+  Result<Fd> image = open_user_file(config.path, flags);
+  if (!image && !config.read_only && is_forbidden(image.error().code())) {
+    return fail(Error(image.error().code(), image.error().what() + ", or add ro"));
+  }
+  if (!image) return image;
+  Result<uint64_t> size = file_size(*image, config.path);  // neither a directory nor a pipe
+  if (!size && size.error().code() == std::errc::invalid_argument) {
+    return fail(
+        Error::invalid(size.error().what() + "; a disk is an image file or a block device"));
+  }
+  if (!size) return fail(std::move(size).error());
+  return image;
+}
 
 Error in_use(const BlockConfig& config) {
   constexpr auto kCode = std::errc::resource_unavailable_try_again;
@@ -28,18 +52,22 @@ Error in_use(const BlockConfig& config) {
 }
 
 /// Keeps others from writing what we read or write. The VM that had the image before may be on its
-/// way out, so this tries for a second.
+/// way out, so this tries for a second. A signal, which may want the end of this one, is not kept
+/// waiting: interrupted.
 Result<void> lock_image(const Fd& image, const BlockConfig& config) {
   int operation = (config.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
   auto give_up = std::chrono::steady_clock::now() + kLockPatience;
   while (::flock(image.get(), operation) != 0) {
     int error = errno;
-    if (error == EINTR) continue;
-    if (error != EWOULDBLOCK) return fail(Error::from_errno("locking", config.path, error));
-    if (std::chrono::steady_clock::now() >= give_up) {
-      return fail(in_use(config));
+    if (error == EWOULDBLOCK) {
+      if (std::chrono::steady_clock::now() >= give_up) return fail(in_use(config));
+      error = ::clock_nanosleep(CLOCK_MONOTONIC, 0, &kLockPoll, nullptr);
+      if (error == 0) continue;
     }
-    std::this_thread::sleep_for(kLockPoll);
+    Error failed = Error::from_errno("locking", config.path, error);
+    if (error == EINTR) return fail(std::move(failed));
+    return fail(
+        Error(failed.code(), failed.what() + "; give lock=false if nobody else has it in use"));
   }
   return {};
 }
@@ -82,10 +110,7 @@ Result<BlockResources> BlockFactory::open(const BlockConfig& config) {
   if (config.async_executor == AsyncExecutor::kUring) {
     TRY(with_context(IoUring::create(1), "async-executor=uring"));
   }
-  // Not blocking: a FIFO would wait for somebody to open its other end.
-  int flags = (config.read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK;
-  Fd image = TRY(open_path(config.path, flags));
-  TRY(file_size(image, config.path));  // neither a directory nor a pipe
+  Fd image = TRY(open_image(config));
   TRY(check_access(image, config));
   if (config.lock) TRY(lock_image(image, config));
   TRY(set_flags(image, config));

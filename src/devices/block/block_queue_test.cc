@@ -17,7 +17,10 @@ class HeldDisk final : public Disk {
  public:
   uint64_t size() const override { return 1 << 20; }
   DiskTopology topology() const override { return {}; }
-  void start(DiskRequest& request) override { held_.push_back(&request); }
+  void start(DiskRequest& request) override {
+    held_.push_back(&request);
+    flushes += request.kind == DiskRequest::Kind::kFlush;
+  }
   void submit() override {
     if (at_once) end_all();
   }
@@ -35,6 +38,7 @@ class HeldDisk final : public Disk {
   size_t held() const { return held_.size(); }
 
   bool at_once = false;
+  unsigned flushes = 0;  // started
   unsigned ended = 0;
   std::function<void()> refill;  // after a batch
 
@@ -107,6 +111,68 @@ TEST_P(BlockQueueTest, ADriverThatKeepsItFullLeavesTheLoopToOthers) {
   EXPECT_LE(disk_->ended, 3U * kSize);  // by a kick, by what was left, by both together
   for (int i = 0; i < 1000 && disk_->ended < kMost - kSize; ++i) turn();
   EXPECT_EQ(disk_->ended, kMost - kSize) << "all but the first";
+}
+
+/// Of a disk whose driver writes and does not flush; the time until then is short here.
+class IdleFlushTest : public ::testing::Test {
+ protected:
+  static constexpr auto kFlushAfter = std::chrono::milliseconds(50);
+
+  IdleFlushTest() {
+    auto disk = std::make_unique<HeldDisk>();
+    disk_ = disk.get();
+    disk_->at_once = true;
+    worker_ = std::make_unique<BlockWorker>(
+        *loop_, std::move(disk), BlockRules{.size = disk_->size(), .flush_after = kFlushAfter},
+        "disk.img", [](const std::string& why) { ADD_FAILURE() << why; });
+    EXPECT_TRUE(worker_->start_queue(
+        0, std::move(*Virtqueue::create(bench_.memory().guest(), bench_.setup()))));
+  }
+  void send(const std::vector<RigBuffer>& buffers) {
+    bench_.driver().send(buffers);
+    const unsigned before = disk_->ended;
+    while (disk_->ended == before) EXPECT_TRUE(loop_->run_once(std::chrono::seconds(10)));
+    while (bench_.driver().try_used()) continue;
+  }
+  void write() { send({header(VIRTIO_BLK_T_OUT), readable(std::string(512, 'x')), writable(1)}); }
+  /// Turns the loop for a while that is more than long enough.
+  void wait() {
+    const auto end = EventLoop::Clock::now() + 3 * kFlushAfter;
+    while (EventLoop::Clock::now() < end) {
+      EXPECT_TRUE(loop_->run_once(std::chrono::milliseconds(10)));
+    }
+  }
+
+  std::unique_ptr<EventLoop> loop_ = std::move(*EventLoop::create());
+  QueueBench bench_{{.size = 4}};
+  HeldDisk* disk_ = nullptr;
+  std::unique_ptr<BlockWorker> worker_;
+};
+
+TEST_F(IdleFlushTest, IsAMinuteUnlessATestSaysOtherwise) {
+  EXPECT_EQ(BlockRules{}.flush_after, std::chrono::minutes(1));
+}
+
+TEST_F(IdleFlushTest, ComesOnceAfterTheFirstWrite) {
+  wait();
+  EXPECT_EQ(disk_->flushes, 0U);
+  write();
+  write();
+  wait();
+  EXPECT_EQ(disk_->flushes, 1U);
+  write();
+  wait();
+  EXPECT_EQ(disk_->flushes, 2U) << "the next write arms it again";
+}
+
+TEST_F(IdleFlushTest, AReadDoesNotArmItAndAFlushOfTheDriverDisarmsIt) {
+  send({header(VIRTIO_BLK_T_IN), writable(512), writable(1)});
+  wait();
+  EXPECT_EQ(disk_->flushes, 0U);
+  write();
+  send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
+  wait();
+  EXPECT_EQ(disk_->flushes, 1U) << "the driver's";
 }
 
 }  // namespace

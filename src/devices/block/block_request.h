@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
@@ -17,6 +18,8 @@ struct BlockRules {
   uint64_t size = 0;  ///< bytes; beyond lies nothing
   bool read_only = false;
   bool sparse = true;
+  /// How long written data may stay in the host's cache when the driver never flushes.
+  std::chrono::milliseconds flush_after = std::chrono::seconds(60);
   std::array<std::byte, BlockConfig::kIdBytes> id = {};  ///< padded with zeroes
 };
 

@@ -1,6 +1,5 @@
 #include "devices/block/block_worker.h"
 
-#include <chrono>
 #include <utility>
 
 #include "base/format.h"
@@ -10,9 +9,6 @@ namespace crosvm {
 namespace {
 
 using Kind = DiskRequest::Kind;
-
-/// How long written data may stay in the host's cache when the driver never flushes.
-constexpr auto kIdleFlush = std::chrono::seconds(60);
 
 std::string_view name_of(Kind kind) {
   switch (kind) {
@@ -69,7 +65,7 @@ void BlockWorker::io_done(const DiskRequest& request, int error) {
 }
 
 void BlockWorker::arm_idle_flush() {
-  if (idle_timer_ == 0) idle_timer_ = loop_.after(kIdleFlush, [this] { flush_idle(); });
+  if (idle_timer_ == 0) idle_timer_ = loop_.after(rules_.flush_after, [this] { flush_idle(); });
 }
 
 void BlockWorker::disarm_idle_flush() {
