@@ -35,20 +35,26 @@ ImageFormat format_of(std::string_view start) {
   return ImageFormat::kRaw;
 }
 
-std::string_view name_of(ImageFormat format) {
+/// With its article, and what makes a raw image of it.
+struct FormatText {
+  std::string_view name;
+  std::string_view fix;
+};
+
+FormatText text_of(ImageFormat format) {
   switch (format) {
     case ImageFormat::kQcow2:
-      return "qcow2";
+      return {"a qcow2", "convert it to raw with qemu-img convert -O raw"};
     case ImageFormat::kZstd:
-      return "zstd";
+      return {"a zstd", "convert it to raw with zstd -d"};
     case ImageFormat::kAndroidSparse:
-      return "Android sparse";
+      return {"an Android sparse", "convert it to raw with simg2img"};
     case ImageFormat::kComposite:
-      return "composite";
+      return {"a composite", "give its parts as disks of their own"};
     case ImageFormat::kRaw:
       break;
   }
-  return "raw";
+  return {"a raw", ""};
 }
 
 }  // namespace
@@ -62,10 +68,10 @@ Result<ImageFormat> detect_image_format(const Fd& image, const std::string& obje
 Result<void> require_raw_format(const Fd& image, const std::string& object) {
   ImageFormat format = TRY(detect_image_format(image, object));
   if (format == ImageFormat::kRaw) return {};
+  const FormatText text = text_of(format);
   return fail(Error(std::errc::not_supported,
-                    format_text("{} is a {} image, which is not supported by this build yet; "
-                                "convert it to raw",
-                                object, name_of(format))));
+                    format_text("{} is {} image, which is not supported by this build yet; {}",
+                                object, text.name, text.fix)));
 }
 
 }  // namespace crosvm
