@@ -116,6 +116,12 @@ class Parser {
       }
       given.value = tokens_[next_++].text;
     }
+    if (!option->takes_value() && next_ < tokens_.size() && tokens_[next_].split_off) {
+      return fail(Error::invalid(
+          format_text("Option '{0}' takes no value, but '{1}' was given; write {0} alone, or leave "
+                      "it out",
+                      token, tokens_[next_].text)));
+    }
     if (option->takes_value() && !option->repeatable && is_given(*option)) {
       return fail(given.error("duplicate values provided"));
     }

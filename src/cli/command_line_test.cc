@@ -172,6 +172,14 @@ TEST(CommandLineTest, WhatIsMissingIsListed) {
   EXPECT_EQ(seen({"join", "a", "b", "c", "d"}), "a b c d ");
 }
 
+TEST(CommandLineTest, ASwitchTakesNoValue) {
+  EXPECT_EQ(
+      error_of({"run", "--no-rtc=true", "bzImage"}),
+      "Option '--no-rtc' takes no value, but 'true' was given; write --no-rtc alone, or leave "
+      "it out");
+  EXPECT_EQ(seen({"run", "--no-rtc", "bzImage"}), "--no-rtc= bzImage ");
+}
+
 // Values that may be missing, 2.2.
 
 TEST(CommandLineTest, OptionalValuesAreLeftOutBeforeOptionsAndTheKernel) {

@@ -27,7 +27,7 @@ std::string disk_letters(size_t index);
 
 /// Puts the disks, in the order of the command line, into `config`, with the kernel's root= if one
 /// of them is the root. `executor` is for disks that name none. Errors: invalid_argument when two
-/// are the root (cli.md 1.6).
+/// are the root (cli.md 1.6), or the same file, unless both are read-only or one goes without lock.
 Result<void> add_disks(const std::vector<BlockConfig>& disks, std::optional<AsyncExecutor> executor,
                        Config& config);
 

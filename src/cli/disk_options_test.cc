@@ -2,10 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "disk/temporary_file.h"
 
 namespace crosvm {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -68,6 +73,46 @@ TEST(DiskOptionsTest, TheExecutorIsForDisksThatNameNone) {
   ASSERT_TRUE(config);
   EXPECT_THAT(config->disks[0].text, HasSubstr("async-executor=epoll"));
   EXPECT_THAT(config->disks[1].text, HasSubstr("async-executor=uring"));
+}
+
+/// A disk and the ways to name it.
+class SharedDiskTest : public testing::Test {
+ protected:
+  SharedDiskTest() { ::mkfifo(fifo_.c_str(), 0600); }
+  ~SharedDiskTest() override { ::unlink(fifo_.c_str()); }
+  static std::string error_of(const std::vector<std::string>& texts) {
+    auto config = config_of({texts.begin(), texts.end()});
+    return config ? "no error" : config.error().what();
+  }
+
+  test::TemporaryFile disk_{4096};
+  std::string path_ = disk_.path();
+  std::string fifo_ = path_ + ".fifo";
+};
+
+TEST_F(SharedDiskTest, AFileThatIsWrittenIsOneDisk) {
+  const std::string same = "same file, and one would be written behind the other's back";
+  EXPECT_THAT(error_of({path_, "other.img", path_}),
+              AllOf(HasSubstr("disks " + path_ + " (block0) and " + path_ + " (block2)"),
+                    HasSubstr(same), HasSubstr("give ro to both")));
+  EXPECT_THAT(error_of({path_ + ",ro", path_}), HasSubstr(same));
+  const std::string link = path_ + ".link";
+  ASSERT_EQ(::link(path_.c_str(), link.c_str()), 0);
+  EXPECT_THAT(error_of({path_, link}), HasSubstr(same));
+  ::unlink(link.c_str());
+  const std::string descriptor = "/proc/self/fd/" + std::to_string(disk_.fd().get());
+  EXPECT_THAT(error_of({descriptor, descriptor}), HasSubstr(same));
+  EXPECT_THAT(error_of({path_, descriptor + ",ro"}), HasSubstr(same));
+}
+
+TEST_F(SharedDiskTest, OneThatIsReadMayBeSeveral) {
+  EXPECT_EQ(error_of({path_ + ",ro", path_ + ",ro"}), "no error");
+  EXPECT_EQ(error_of({path_ + ",lock=false", path_}), "no error");  // as lock=false says: at a risk
+}
+
+TEST_F(SharedDiskTest, WhatIsNoDiskIsLeftToItsOpening) {
+  EXPECT_EQ(error_of({"none.img", "none.img"}), "no error");
+  EXPECT_EQ(error_of({fifo_, fifo_}), "no error");
 }
 
 }  // namespace
