@@ -213,6 +213,49 @@ TEST_P(ConsoleDeviceTest, AReaderThatLeavesFreesTheHeldBuffer) {
   EXPECT_TRUE(rig.driver(1).wait_used().arrived);
 }
 
+TEST_P(ConsoleDeviceTest, APeerThatVanishesFreesTheHeldBufferAndEndsTheInput) {
+  ConsoleResources resources;
+  auto [theirs, peer] = make_test_socket();
+  resources.outputs.push_back(*theirs.duplicate());
+  resources.inputs.push_back(std::move(theirs));
+  auto rig = make_console("ports=[[output=s,input=s]]", std::move(resources), options());
+  send_all(peer, "last words");
+  rig.driver(1).send({readable(std::string(8 << 20, 'x'))});  // more than a socket takes
+  rig.settle();
+  EXPECT_FALSE(rig.driver(1).wait_used(std::chrono::milliseconds(20)).arrived);
+  peer = Fd();
+  EXPECT_TRUE(rig.driver(1).wait_used().arrived);
+  for (int i = 0; i < 100; ++i) {
+    rig.driver(1).send({readable("to nobody")});
+    ASSERT_TRUE(rig.driver(1).wait_used().arrived) << i;
+  }
+  rig.driver(0).send({writable(64)});
+  rig.settle();
+  rig.restart();
+  rig.driver(0).send({writable(64)});
+  rig.driver(1).send({readable("to nobody")});
+  EXPECT_TRUE(rig.driver(1).wait_used().arrived);
+  EXPECT_FALSE(rig.needs_reset());
+}
+
+TEST_P(ConsoleDeviceTest, APipeThatWouldWaitIsNeverWaitedFor) {  // a stdout that is not our own
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  Fd reader(ends[0]);
+  ConsoleResources resources;
+  resources.outputs.emplace_back(ends[1]);
+  auto [input, keys] = make_test_pipe();
+  resources.inputs.push_back(std::move(input));
+  auto rig = make_console("ports=[[output=out,input=in]]", std::move(resources), options());
+  rig.driver(1).send({readable(std::string(200'000, 'x'))});
+  rig.settle();
+  EXPECT_FALSE(rig.driver(1).wait_used(std::chrono::milliseconds(20)).arrived);
+  rig.driver(0).send({writable(16)});
+  send_all(keys, "typed");
+  EXPECT_EQ(text_of(rig.driver(0).wait_used()), "typed");
+  rig.reset();  // answered, as is the end of the device
+}
+
 TEST_P(ConsoleDeviceTest, TimestampsBeginEachLine) {
   auto rig = make_rig(",timestamp");
   rig.driver(1).send({readable("one\ntw")});
