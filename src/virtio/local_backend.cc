@@ -15,14 +15,13 @@
 #include "base/format.h"
 #include "base/io_uring.h"
 #include "base/log.h"
+#include "virtio/config_writes.h"
 
 namespace crosvm {
 namespace {
 
 // Operations that one submission can hold: a queue's worth of requests.
 constexpr uint32_t kRingEntries = 256;
-// Configuration writes that wait for the loop, before a newer one takes the place of an older one.
-constexpr size_t kMostConfigWrites = 1024;
 
 /// As many rings as the device can use, or none where the host has none to give.
 std::vector<IoUring> make_rings(const std::string& name, size_t count) {
@@ -52,27 +51,6 @@ class Surely {
 
  private:
   std::function<void(Argument)> done_;
-};
-
-/// What the driver wrote to the configuration and the loop has not seen yet.
-struct ConfigWrites {
-  struct Write {
-    size_t offset;
-    std::vector<std::byte> data;
-  };
-  std::vector<Write> writes;
-
-  /// Each write counts, as one to emerg_wr of a console, up to a bound. After that the last one at
-  /// its place does, and a driver that never ceases takes no more memory.
-  void add(size_t offset, std::vector<std::byte> data) {
-    if (writes.size() >= kMostConfigWrites) {
-      auto same = std::ranges::find_if(writes, [&](const Write& write) {
-        return write.offset == offset && write.data.size() == data.size();
-      });
-      if (same != writes.end()) writes.erase(same);
-    }
-    writes.push_back({.offset = offset, .data = std::move(data)});
-  }
 };
 
 }  // namespace

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "vhost/loop_backend.h"
+
+namespace crosvm {
+
+/// What follows when a vhost-user back-end is gone.
+enum class AfterLoss {
+  kGiveUp,        ///< whoever waits is told, and the driver: DEVICE_NEEDS_RESET
+  kAwaitAnother,  ///< `reconnect` or `give_up` comes; until then whoever waits waits on
+};
+
+struct VhostUserOptions {
+  std::string name;          ///< names the device in logs: "block0"
+  uint32_t device_type = 0;  ///< virtio 1.3 §5
+  /// The largest size of each queue, when it is known; else the back-end tells how many queues
+  /// there are, or there are as few as the type allows, of `max_queue_size` each.
+  std::vector<uint16_t> queue_sizes;
+  /// A power of two up to 32768.
+  uint16_t max_queue_size = 32768;
+  /// Bytes of device configuration, when it is known; else as the type has.
+  std::optional<size_t> config_length;
+  /// How long a back-end may be silent that owes an answer. A ring that stops answers when its
+  /// requests have ended.
+  std::chrono::milliseconds patience{10'000};
+  /// Called on the loop when the back-end is gone, with the cause, which has been logged. It must
+  /// not end the VhostUserBackend. None: kGiveUp.
+  std::function<AfterLoss(const Error& cause)> disconnected;
+};
+
+class VhostUserDevice;
+
+/// A device behind a vhost-user socket (devices.md 10.5), in a worker of ours or in anybody's
+/// back-end.
+///
+/// The messages go out on the VMM's control loop, and no verb waits for the peer. The peer is not
+/// trusted: what it sends is bounded and checked, and when it breaks the protocol, closes the
+/// connection or is silent too long, it counts as gone. It never learns where guest memory lies in
+/// our address space.
+class VhostUserBackend : public LoopBackend {
+ public:
+  /// A handshake under way, so that those of several back-ends go on at the same time.
+  class Starting {
+   public:
+    Starting(Starting&&) noexcept;
+    Starting& operator=(Starting&&) noexcept;
+    ~Starting();
+    /// Waits for the handshake's end. Errors: timed_out, bad_message or the errno of the socket
+    /// naming the device; not_supported for a legacy back-end; invalid_argument when it has fewer
+    /// queues than it should, or more than can be.
+    Result<std::unique_ptr<VhostUserBackend>> finish();
+
+   private:
+    friend class VhostUserBackend;
+    explicit Starting(std::shared_ptr<VhostUserDevice> device);
+    std::shared_ptr<VhostUserDevice> device_;
+  };
+
+  /// Sends the first requests. `socket` is a connected stream socket; `loop` outlives the backend,
+  /// and need not run yet. Errors: the errno of the socket, naming the device.
+  static Result<Starting> start(EventLoop& loop, Fd socket, VhostUserOptions options);
+  /// Both steps.
+  static Result<std::unique_ptr<VhostUserBackend>> create(EventLoop& loop, Fd socket,
+                                                          VhostUserOptions options);
+
+  /// Takes another back-end of the same device in the place of one that is gone, after
+  /// kAwaitAnother. All that the driver has set up is told to it, and the rings go on where they
+  /// were: with INFLIGHT_SHMFD every request that was in flight is executed once more, without it
+  /// each that a split ring has not given back; then a packed ring needs a reset. `done` is called
+  /// on the loop. Errors: those of `create`, and not_supported naming the features that it lacks.
+  /// After an error another may be tried. From any thread.
+  void reconnect(Fd socket, std::function<void(Result<void>)> done);
+  /// There will be no other. From any thread.
+  void give_up();
+
+ private:
+  explicit VhostUserBackend(std::shared_ptr<VhostUserDevice> device);
+  std::shared_ptr<VhostUserDevice> peer_;
+};
+
+}  // namespace crosvm

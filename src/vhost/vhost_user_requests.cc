@@ -1,0 +1,43 @@
+#include "vhost/vhost_user_requests.h"
+
+#include <utility>
+
+#include "base/format.h"
+
+namespace crosvm {
+namespace {
+
+VhostUserRequests::News news_of(uint32_t request) {
+  using News = VhostUserRequests::News;
+  switch (request) {
+    case VHOST_USER_BACKEND_CONFIG_CHANGE_MSG:
+      return News::kConfigChanged;
+    case VHOST_USER_BACKEND_VRING_ERR:
+      return News::kRingFailed;
+    default:
+      return News::kUnknown;
+  }
+}
+
+}  // namespace
+
+Result<VhostUserRequests::News> VhostUserRequests::take_one() {
+  TRY(channel_.flush());
+  auto message = TRY(channel_.receive());
+  if (!message) return News::kNothing;
+  if (message->is_reply()) {
+    return fail(Error(std::errc::bad_message,
+                      format_text("answer {} from a vhost-user back-end that nothing was asked on "
+                                  "this channel",
+                                  message->request)));
+  }
+  const News news = news_of(message->request);
+  if (message->needs_reply()) {
+    auto answer = vhost_user_message(message->request, uint64_t{news == News::kUnknown ? 1u : 0u});
+    answer.flags = kVhostUserReply;
+    TRY(channel_.send(std::move(answer)));
+  }
+  return news;
+}
+
+}  // namespace crosvm

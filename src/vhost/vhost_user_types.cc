@@ -1,0 +1,62 @@
+#include "vhost/vhost_user_types.h"
+
+#include <linux/virtio_ids.h>
+
+#include <array>
+
+namespace crosvm {
+namespace {
+
+// VIRTIO_NET_F_CTRL_VQ: <linux/virtio_net.h> is not for C++.
+constexpr unsigned kNetControlQueue = 17;
+
+// Device types that the kernel headers do not name.
+constexpr uint32_t kMedia = 48;
+constexpr uint32_t kPvclock = 61;
+constexpr uint32_t kTpm = 62;
+constexpr uint32_t kWl = 63;
+
+const std::array<VhostUserType, 22>& types() {
+  static const std::array<VhostUserType, 22> all{{
+      {VIRTIO_ID_NET, 3, {24, 17, 12, 10, 8, 6}},
+      {VIRTIO_ID_BLOCK, 1, {96, 72, 60, 36, 34, 24, 8}},
+      {VIRTIO_ID_CONSOLE, 2, {12, 8, 4}},
+      {VIRTIO_ID_RNG, 1, {}},
+      {VIRTIO_ID_BALLOON, 2, {16, 12, 8}},
+      {VIRTIO_ID_SCSI, 3, {36}},
+      {VIRTIO_ID_9P, 1, {256, 2}},
+      {VIRTIO_ID_GPU, 2, {20, 16}},
+      {VIRTIO_ID_INPUT, 2, {136}},
+      {VIRTIO_ID_VSOCK, 3, {8}},
+      {VIRTIO_ID_IOMMU, 2, {40, 36}},
+      {VIRTIO_ID_SOUND, 4, {16, 12}},
+      {VIRTIO_ID_FS, 2, {40, 44}},
+      {VIRTIO_ID_PMEM, 1, {16}},
+      {VIRTIO_ID_MAC80211_HWSIM, 2, {}},
+      {VIRTIO_ID_VIDEO_ENCODER, 2, {12}},
+      {VIRTIO_ID_VIDEO_DECODER, 2, {12}},
+      {VIRTIO_ID_SCMI, 2, {}},
+      {kMedia, 2, {40}},
+      {kPvclock, 1, {16}},
+      {kTpm, 1, {}},
+      {kWl, 2, {}},
+  }};
+  return all;
+}
+
+}  // namespace
+
+VhostUserType vhost_user_type(uint32_t device_type) {
+  for (const VhostUserType& type : types()) {
+    if (type.device_type == device_type) return type;
+  }
+  return {.device_type = device_type, .least_queues = 1, .config_lengths = {}};
+}
+
+uint64_t vhost_user_queue_count(const VhostUserType& type, uint64_t told, uint64_t features) {
+  if (told == 0) return type.least_queues;
+  if (type.device_type != VIRTIO_ID_NET || told > UINT16_MAX) return told;
+  return 2 * told + (features >> kNetControlQueue & 1);
+}
+
+}  // namespace crosvm
