@@ -53,8 +53,8 @@ namespace {
 struct BootIndex {};
 Result<void> read_kv(const KvValue&, BootIndex&) {
   return fail(
-      Error::invalid("bootindex tells firmware what to boot, by fw_cfg, and this build has neither "
-                     "yet; leave it out: a kernel given to crosvm is booted without it"));
+      Error::invalid("for firmware, by fw_cfg, and this build has neither yet; leave it "
+                     "out: a kernel given to crosvm is booted without it"));
 }
 }  // namespace
 

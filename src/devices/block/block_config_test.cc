@@ -57,7 +57,8 @@ TEST(BlockConfigTest, RefusesWhatCannotBe) {
   EXPECT_THAT(error_of("a,async-executor=tokio"), HasSubstr("unknown variant `tokio`"));
   EXPECT_THAT(
       error_of("a,bootindex=1"),
-      HasSubstr("bootindex tells firmware what to boot, by fw_cfg, and this build has neither"));
+      HasSubstr(
+          "bootindex: for firmware, by fw_cfg, and this build has neither yet; leave it out"));
   EXPECT_THAT(error_of("a,pci-address=99"), HasSubstr("pci-address"));
   EXPECT_THAT(error_of("a,colour=red"), HasSubstr("unknown field `colour`"));
 }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/user_file.h"
 
 namespace crosvm {
 namespace {
@@ -180,9 +181,9 @@ Result<ConsoleResources> ConsoleFactory::open(const Config& config) {
   for (const ConsolePortConfig& port : config.ports) {
     if (port.output) {
       resources.outputs.push_back(
-          TRY(open_path(*port.output, O_WRONLY | O_APPEND | O_CREAT | kBoth)));
+          TRY(open_user_file(*port.output, O_WRONLY | O_APPEND | O_CREAT | kBoth)));
     }
-    if (port.input) resources.inputs.push_back(TRY(open_path(*port.input, O_RDONLY | kBoth)));
+    if (port.input) resources.inputs.push_back(TRY(open_user_input(*port.input)));
     if (port.sizes) resources.sizes.push_back(TRY(open_path(*port.sizes, O_RDONLY | kBoth)));
   }
   return resources;

@@ -14,6 +14,7 @@
 namespace crosvm {
 namespace {
 
+using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::StartsWith;
 
@@ -374,6 +375,16 @@ TEST(ConsoleFilesTest, OpensFilesThatAreAlwaysReady) {
   std::getline(std::ifstream(directory / "out"), all);
   EXPECT_EQ(all, "before;after");
   std::filesystem::remove_all(directory);
+}
+
+TEST(ConsoleFilesTest, ErrorsSayWhatHelps) {
+  auto error_of = [](const std::string& text) {
+    auto opened = device_type<ConsoleFactory>().open(text);
+    return opened ? "no error" : opened.error().what();
+  };
+  EXPECT_THAT(error_of("ports=[[output=/nonexistent/out]]"), HasSubstr("make its directory first"));
+  EXPECT_THAT(error_of("ports=[[input=/nonexistent]]"), HasSubstr("check the path"));
+  EXPECT_THAT(error_of("ports=[[input=/tmp]]"), HasSubstr("it is a directory; name a file"));
 }
 
 TEST(ConsoleTurnsTest, AnEndlessInputDoesNotKeepTheLoop) {
