@@ -100,6 +100,12 @@ spdlog::level::level_enum to_spdlog(Level level) {
 }
 
 class StandardError : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  void open() {
+    std::lock_guard lock(mutex_);
+    stream_.open();
+  }
+
  private:
   void sink_it_(const spdlog::details::log_msg& record) override {
     spdlog::memory_buf_t text;
@@ -114,13 +120,17 @@ class StandardError : public spdlog::sinks::base_sink<std::mutex> {
 
 /// Sinks and filter of the process. Replaced as a whole, so a writing thread sees one or the other.
 struct Logger {
+  Options options;
   Filter filter;
-  std::shared_ptr<spdlog::sinks::sink> error_stream;
+  std::shared_ptr<StandardError> error_stream;
   std::shared_ptr<spdlog::sinks::sink> system_log;
 };
 
 Logger make_logger(Filter filter, const Options& options) {
-  Logger logger{.filter = std::move(filter), .error_stream = nullptr, .system_log = nullptr};
+  Logger logger{.options = options,
+                .filter = std::move(filter),
+                .error_stream = nullptr,
+                .system_log = nullptr};
   logger.error_stream = std::make_shared<StandardError>();
   logger.error_stream->set_formatter(std::make_unique<spdlog::pattern_formatter>(
       "[%Y-%m-%dT%H:%M:%S.%F+00:00 %v", spdlog::pattern_time_type::utc));
@@ -211,6 +221,10 @@ Result<void> configure(const Options& options) {
   g_lowest = lowest;
   return {};
 }
+
+Options options() { return current()->options; }
+
+void open_sinks() { current()->error_stream->open(); }  // syslog has been opened when it was made
 
 bool enabled(Level level, std::string_view module) {
   if (level < g_lowest.load(std::memory_order_relaxed)) return false;

@@ -24,6 +24,10 @@ struct Options {
 
 /// Replaces the options. Errors: invalid_argument naming the part of the filter that is wrong.
 Result<void> configure(const Options& options);
+/// What is in force, for a process of ours that is to log alike.
+Options options();
+/// Opens what the log writes to, for a process that soon cannot open files any more.
+void open_sinks();
 
 /// Whether a record of this level from this source file would be written.
 bool enabled(Level level, std::string_view module);

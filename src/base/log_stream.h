@@ -17,6 +17,8 @@ class LogStream {
   /// own, so that making it non-blocking concerns nobody else.
   explicit LogStream(int descriptor) : descriptor_(descriptor) {}
 
+  /// Opens that description now, for a process that soon cannot open files any more.
+  void open() { look_at_descriptor(); }
   /// Writes a record and a newline, or drops it after a short wait.
   void write(std::string_view record);
 

@@ -29,6 +29,7 @@ struct DeviceContext {
 ///
 ///     struct BlockFactory {
 ///       static constexpr std::string_view kName = "block";
+///       static constexpr std::string_view kPolicy = "block_device";  // of its system calls
 ///       using Config = BlockConfig;
 ///       using Resources = BlockResources;                        // the descriptors it lives on
 ///       static Result<Config> parse(const KeyValues& text);      // opens nothing
@@ -45,6 +46,7 @@ template <class F>
 concept DeviceFactory = requires(const KeyValues& text, const typename F::Config& config,
                                  typename F::Resources resources, DeviceContext context) {
   { F::kName } -> std::convertible_to<std::string_view>;
+  { F::kPolicy } -> std::convertible_to<std::string_view>;
   { F::parse(text) } -> std::same_as<Result<typename F::Config>>;
   { F::open(config) } -> std::same_as<Result<typename F::Resources>>;
   { F::rings(config) } -> std::same_as<size_t>;
@@ -53,11 +55,20 @@ concept DeviceFactory = requires(const KeyValues& text, const typename F::Config
   } -> std::same_as<Result<std::unique_ptr<VirtioDevice>>>;
 };
 
+/// The descriptors of a device's Resources, on their way to another process: how many each member
+/// holds, and all of them in the order of the members.
+struct PackedResources {
+  std::vector<size_t> counts;
+  std::vector<Fd> fds;
+};
+
 /// A device after `open`: all it needs is in hand, and it runs nowhere yet.
 class OpenedDevice {
  public:
   virtual ~OpenedDevice() = default;
   virtual size_t rings() const = 0;
+  /// Once, instead of `create`: for DeviceType::receive, where the device will run.
+  virtual PackedResources pack() { return {}; }
   /// Once; the descriptors move into the device.
   virtual Result<std::unique_ptr<VirtioDevice>> create(DeviceContext context) = 0;
 };
@@ -65,18 +76,72 @@ class OpenedDevice {
 /// A DeviceFactory behind function pointers: one line of the list of all devices.
 struct DeviceType {
   std::string_view name;
+  std::string_view policy;
   /// Whether `text` is a configuration of this device.
   Result<void> (*check)(std::string_view text);
   Result<std::unique_ptr<OpenedDevice>> (*open)(std::string_view text);
+  /// What `open` gave, from its packed descriptors. Errors: invalid_argument when they are not
+  /// those of such a device.
+  Result<std::unique_ptr<OpenedDevice>> (*receive)(std::string_view text, PackedResources packed);
 };
 
 namespace factory_detail {
+/// Visits Resources and takes the descriptors out of them.
+struct Packer {
+  PackedResources packed;
+  void operator()(Fd& member) {
+    packed.counts.push_back(member ? 1 : 0);
+    if (member) packed.fds.push_back(std::move(member));
+  }
+  void operator()(std::vector<Fd>& members) {
+    packed.counts.push_back(members.size());
+    for (Fd& member : members) packed.fds.push_back(std::move(member));
+  }
+};
+
+/// Visits Resources and puts descriptors into them.
+class Unpacker {
+ public:
+  explicit Unpacker(PackedResources packed) : packed_(std::move(packed)) {}
+  void operator()(Fd& member) {
+    const size_t count = next_count(1);
+    if (count == 1) member = std::move(packed_.fds[next_fd_++]);
+  }
+  void operator()(std::vector<Fd>& members) {
+    for (size_t left = next_count(packed_.fds.size()); left > 0; --left) {
+      members.push_back(std::move(packed_.fds[next_fd_++]));
+    }
+  }
+  /// Whether every descriptor found its place.
+  bool fits() const {
+    return !wrong_ && next_ == packed_.counts.size() && next_fd_ == packed_.fds.size();
+  }
+
+ private:
+  size_t next_count(size_t most) {
+    const size_t left = packed_.fds.size() - next_fd_;
+    wrong_ = wrong_ || next_ == packed_.counts.size() || packed_.counts[next_] > most ||
+             packed_.counts[next_] > left;
+    return wrong_ ? 0 : packed_.counts[next_++];
+  }
+
+  PackedResources packed_;
+  size_t next_ = 0;
+  size_t next_fd_ = 0;
+  bool wrong_ = false;
+};
+
 template <DeviceFactory F>
 class Opened : public OpenedDevice {
  public:
   Opened(typename F::Config config, typename F::Resources resources)
       : config_(std::move(config)), resources_(std::move(resources)) {}
   size_t rings() const override { return F::rings(config_); }
+  PackedResources pack() override {
+    Packer packer;
+    resources_.visit(packer);
+    return std::move(packer.packed);
+  }
   Result<std::unique_ptr<VirtioDevice>> create(DeviceContext context) override {
     return F::create(config_, std::move(resources_), std::move(context));
   }
@@ -101,6 +166,17 @@ Result<std::unique_ptr<OpenedDevice>> open(std::string_view text) {
   auto resources = TRY(F::open(config));
   return std::make_unique<Opened<F>>(std::move(config), std::move(resources));
 }
+template <DeviceFactory F>
+Result<std::unique_ptr<OpenedDevice>> receive(std::string_view text, PackedResources packed) {
+  auto config = TRY(parse<F>(text));
+  typename F::Resources resources;
+  Unpacker unpacker(std::move(packed));
+  resources.visit(unpacker);
+  if (!unpacker.fits()) {
+    return fail(Error::invalid("these are not the descriptors of a device of this configuration"));
+  }
+  return std::make_unique<Opened<F>>(std::move(config), std::move(resources));
+}
 }  // namespace factory_detail
 
 /// A device whose descriptors were opened elsewhere: what `open` would have given is `resources`.
@@ -113,7 +189,8 @@ Result<std::unique_ptr<OpenedDevice>> opened_device(std::string_view text,
 
 template <DeviceFactory F>
 constexpr DeviceType device_type() {
-  return {F::kName, factory_detail::check<F>, factory_detail::open<F>};
+  return {F::kName, F::kPolicy, factory_detail::check<F>, factory_detail::open<F>,
+          factory_detail::receive<F>};
 }
 
 }  // namespace crosvm

@@ -31,6 +31,7 @@ class ShoutDevice : public VirtioDevice {
 
 struct ShoutFactory {
   static constexpr std::string_view kName = "shout";
+  static constexpr std::string_view kPolicy = "rng_device";
   using Config = ShoutConfig;
   struct Resources {  // no descriptors
     template <class V>

@@ -65,6 +65,7 @@ struct BlockResources {
 
 struct BlockFactory {
   static constexpr std::string_view kName = "block";
+  static constexpr std::string_view kPolicy = "block_device";
   using Config = BlockConfig;
   using Resources = BlockResources;
   static Result<Config> parse(const KeyValues& text) { return BlockConfig::parse(text); }

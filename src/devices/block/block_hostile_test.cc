@@ -24,6 +24,7 @@ constexpr uint64_t kDiskBytes = 4 << 20;
 /// The block device on a file that fails as a plan says.
 struct FaultyBlockFactory {
   static constexpr std::string_view kName = "faulty-block";
+  static constexpr std::string_view kPolicy = "block_device";
   using Config = BlockConfig;
   struct Resources {
     Fd image;

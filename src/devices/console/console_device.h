@@ -76,6 +76,7 @@ class ConsoleDevice : public VirtioDevice {
 
 struct ConsoleFactory {
   static constexpr std::string_view kName = "console";
+  static constexpr std::string_view kPolicy = "serial_device";
   using Config = ConsoleConfig;
   using Resources = ConsoleResources;
   static Result<Config> parse(const KeyValues& text) { return parse_console_config(text); }

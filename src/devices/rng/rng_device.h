@@ -40,6 +40,7 @@ class RngDevice : public VirtioDevice {
 
 struct RngFactory {
   static constexpr std::string_view kName = "rng";
+  static constexpr std::string_view kPolicy = "rng_device";
   struct Config {};
   struct Resources {
     template <class V>

@@ -84,6 +84,7 @@ std::unique_ptr<OpenedDevice> open_echo(EchoOptions options);
 /// The same from a text: `shuffled`, `queues=N`, `size=N`.
 struct EchoFactory {
   static constexpr std::string_view kName = "echo";
+  static constexpr std::string_view kPolicy = "rng_device";
   struct Config {
     bool shuffled = false;
     uint16_t queues = 2;

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "base/io_uring.h"
+
+namespace crosvm {
+
+/// As many io_uring instances as the device `name` can use (OpenedDevice::rings), or none, said in
+/// the log, where the host has none to give.
+std::vector<IoUring> make_device_rings(const std::string& name, size_t count);
+
+}  // namespace crosvm
