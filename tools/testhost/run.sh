@@ -93,7 +93,8 @@ trap 'exit 143' TERM HUP
 
 # qemu: the machine. Its console is a log for people.
 #
-# vmlinux, as unpacking a bzImage costs the emulated processor 5 s.
+# vmlinux, as unpacking a bzImage costs the emulated processor 5 s. An emulated processor that never comes back
+# from a guest would hold up the command until its time is over: such a machine is dead, and says so.
 qemu() {
   local each id drives=()
   for each in "${disks[@]}"; do
@@ -106,7 +107,7 @@ qemu() {
   exec timeout -k 5 "$timeout" "$root/tools/testhost/qemu.sh" -nodefaults -no-user-config -display none \
     -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu qemu64,+svm,+npt,+x2apic -smp "$cpus" -m "$mem" \
     -no-reboot -kernel "$images/$kernel/vmlinux" -initrd "$initrd" \
-    -append "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable cryptomgr.notests=1 testhost.session=$root/tools/testhost/session" \
+    -append "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable cryptomgr.notests=1 rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.panic_on_rcu_stall=1 testhost.session=$root/tools/testhost/session" \
     -serial "file:$run/console.log" \
     -virtfs local,path=/,mount_tag=host,security_model=none,multidevs=remap,readonly=on \
     -virtfs "local,path=$run/session,mount_tag=session,security_model=none" \
