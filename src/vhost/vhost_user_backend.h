@@ -22,21 +22,21 @@ enum class AfterLoss {
 };
 
 struct VhostUserOptions {
-  std::string name;          ///< names the device in logs: "block0"
+  std::string name{};        ///< names the device in logs: "block0"
   uint32_t device_type = 0;  ///< virtio 1.3 §5
   /// The largest size of each queue, when it is known; else the back-end tells how many queues
   /// there are, or there are as few as the type allows, of `max_queue_size` each.
-  std::vector<uint16_t> queue_sizes;
+  std::vector<uint16_t> queue_sizes{};
   /// A power of two up to 32768.
   uint16_t max_queue_size = 32768;
   /// Bytes of device configuration, when it is known; else as the type has.
-  std::optional<size_t> config_length;
+  std::optional<size_t> config_length{};
   /// How long a back-end may be silent that owes an answer. A ring that stops answers when its
   /// requests have ended.
   std::chrono::milliseconds patience{10'000};
   /// Called on the loop when the back-end is gone, with the cause, which has been logged. It must
   /// not end the VhostUserBackend. None: kGiveUp.
-  std::function<AfterLoss(const Error& cause)> disconnected;
+  std::function<AfterLoss(const Error& cause)> disconnected{};
 };
 
 class VhostUserDevice;

@@ -294,6 +294,7 @@ void VhostUserDevice::hold_requests() {
 Result<void> VhostUserDevice::watch_ring_error() {
   if (!peer_->ring_error) peer_->ring_error = TRY(make_eventfd());
   if (peer_->error_watch != 0) return {};
+  drain_eventfd(peer_->ring_error);  // said of rings before a reset
   peer_->error_watch =
       TRY(loop().watch(peer_->ring_error, EPOLLIN, [this](uint32_t) { ring_error_ready(); }));
   return {};
@@ -375,8 +376,9 @@ Result<void> VhostUserDevice::have_config(VhostUserMessage answer) {
   peer_->config_asked = false;
   auto now = TRY(vhost_user_config_of(answer, info().config.size()));
   if (!now) complain("the vhost-user back-end does not tell its configuration");
-  tell_config(now ? std::move(*now) : config());
   const bool again = std::exchange(peer_->config_changed_again, false);
+  // What is older than a write of the driver is not told: the answer to that comes.
+  if (!again && waiting_writes_.writes.empty()) tell_config(now ? std::move(*now) : config());
   flush_config();
   if (again) ask_config();
   return {};

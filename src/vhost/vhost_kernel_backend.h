@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "vhost/loop_backend.h"
+
+namespace crosvm {
+
+class VhostKernelDevice;
+
+/// /dev/vhost-net: queues 2n and 2n + 1 belong to `devices[n]` and move the packets of `taps[n]`, a
+/// queue of a tap with IFF_VNET_HDR and a header of 12 bytes.
+struct VhostNet {
+  std::vector<Fd> devices;
+  std::vector<Fd> taps;
+};
+
+/// /dev/vhost-vsock: queues 0 and 1; it runs when both do.
+struct VhostVsock {
+  Fd device;
+  uint64_t guest_cid = 0;
+};
+
+struct VhostKernelOptions {
+  /// What the guest is to see of the device. The kernel knows of no configuration, and serves the
+  /// queues named above alone: others are set up and left alone. Of the features those of rings
+  /// (bits 24 to 40), of a network device also VIRTIO_NET_F_MRG_RXBUF and of a socket device all
+  /// are offered only if the kernel offers them too.
+  DeviceInfo info;
+  std::variant<VhostNet, VhostVsock> kind;
+};
+
+/// A device that the kernel runs (devices.md 5.2, 5.3): the verbs as ioctls of linux/vhost.h. These
+/// may take their time, so they are made on `loop`; a ring that stops is the longest of them, as
+/// the kernel finishes what it is at. Split rings only.
+class VhostKernelBackend : public LoopBackend {
+ public:
+  /// Makes this process the owner of the devices: it maps the guest's memory. `loop` outlives the
+  /// backend. Errors: invalid_argument for queues without devices, else the errno of the ioctl,
+  /// naming the device.
+  static Result<std::unique_ptr<VhostKernelBackend>> create(EventLoop& loop,
+                                                            VhostKernelOptions options);
+  /// No ring runs any more when this returns.
+  ~VhostKernelBackend() override;
+
+ private:
+  explicit VhostKernelBackend(std::shared_ptr<VhostKernelDevice> device);
+  VhostKernelDevice& kernel_;
+};
+
+}  // namespace crosvm
