@@ -16,7 +16,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
-using ::testing::StartsWith;
 
 /// One port between two pipes.
 class ConsoleDeviceTest : public testing::TestWithParam<std::tuple<RigPlace, bool>> {
