@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "base/format.h"
 #include "base/linux_abi.h"
@@ -15,6 +17,9 @@
 
 namespace crosvm {
 namespace {
+
+// Of a file: the largest huge page there is.
+constexpr uint64_t kMostBlockSize = uint64_t{1} << 30;
 
 uint64_t page_size() { return static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)); }
 
@@ -133,6 +138,7 @@ Result<GuestMemory> GuestMemory::create_backed(std::span<const RamRange> ranges,
       return fail(Error::from_errno(format_text("mapping {} MiB of guest memory", range.size >> 20),
                                     kObject));
     }
+    memory.mappings_.push_back({.at = host, .bytes = range.size});
     memory.regions_.push_back(
         {.base = range.base, .size = range.size, .offset = offset, .host = host});
     offset += range.size;
@@ -149,18 +155,78 @@ void GuestMemory::advise(int advice, const char* name) const {
   }
 }
 
+Result<GuestMemory> GuestMemory::map(std::span<const FileRange> ranges) {
+  GuestMemory memory;
+  memory.mappings_.reserve(ranges.size());
+  for (const FileRange& range : ranges) {
+    TRY(with_context(memory.map_range(range), format_text("guest memory range {:#x} of {:#x} bytes",
+                                                          range.base.value, range.size)));
+  }
+  std::ranges::sort(memory.regions_, {}, &RamRegion::base);
+  GuestAddress free_from{0};
+  for (const RamRegion& region : memory.regions_) {
+    if (region.base < free_from) {
+      return fail(Error::invalid(format_text("guest memory range {:#x} of {:#x} bytes: overlaps",
+                                             region.base.value, region.size)));
+    }
+    free_from = region.end();
+  }
+  memory.advise(MADV_DONTDUMP, "MADV_DONTDUMP");
+  return memory;
+}
+
+Result<void> GuestMemory::map_range(const FileRange& range) {
+  if (range.size == 0) return fail(Error::invalid("empty"));
+  if ((range.base.value | range.size | range.offset) % page_size() != 0) {
+    return fail(Error::invalid(format_text("not whole pages, at offset {:#x}", range.offset)));
+  }
+  const auto end = range.base.checked_add(range.size);
+  if (!end || end->value > INT64_MAX) {
+    return fail(Error::invalid("ends beyond what can be addressed"));
+  }
+  struct stat file{};
+  if (::fstat(range.file.get(), &file) != 0) return fail(Error::from_errno("fstat of", "its file"));
+  if (!S_ISREG(file.st_mode)) return fail(Error::invalid("its descriptor is no regular file"));
+  const auto bytes = static_cast<uint64_t>(file.st_size);
+  if (range.offset > bytes || range.size > bytes - range.offset) {
+    return fail(Error::invalid(format_text(
+        "at offset {:#x} it goes past the end of its file at {:#x}", range.offset, bytes)));
+  }
+  // Files of huge pages are mapped in whole blocks, whatever part of one the guest sees.
+  const auto block_size = static_cast<uint64_t>(file.st_blksize);
+  const bool usable = std::has_single_bit(block_size) && block_size <= kMostBlockSize;
+  const uint64_t block = usable ? std::max(block_size, page_size()) : page_size();
+  const uint64_t start = range.offset & ~(block - 1);
+  const uint64_t length = (range.offset + range.size - start + block - 1) & ~(block - 1);
+  void* const host =
+      block <= kHugePageSize
+          ? map_congruent({start}, length, MAP_SHARED | MAP_NORESERVE, range.file.get(), start)
+          : ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                   range.file.get(), static_cast<off_t>(start));
+  if (host == MAP_FAILED) return fail(Error::from_errno("mapping", "its file"));
+  mappings_.push_back({.at = host, .bytes = length});
+  regions_.push_back({.base = range.base,
+                      .size = range.size,
+                      .offset = range.offset,
+                      .host = static_cast<std::byte*>(host) + (range.offset - start)});
+  return {};
+}
+
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept
-    : memfd_(std::move(other.memfd_)), regions_(std::exchange(other.regions_, {})) {}
+    : memfd_(std::move(other.memfd_)),
+      regions_(std::exchange(other.regions_, {})),
+      mappings_(std::exchange(other.mappings_, {})) {}
 
 GuestMemory& GuestMemory::operator=(GuestMemory&& other) noexcept {
   GuestMemory old(std::move(*this));
   memfd_ = std::move(other.memfd_);
   regions_ = std::exchange(other.regions_, {});
+  mappings_ = std::exchange(other.mappings_, {});
   return *this;
 }
 
 GuestMemory::~GuestMemory() {
-  for (const RamRegion& region : regions_) ::munmap(region.host, region.size);
+  for (const Mapping& mapping : mappings_) ::munmap(mapping.at, mapping.bytes);
 }
 
 uint64_t GuestMemory::total_bytes() const {
@@ -174,13 +240,14 @@ GuestAddress GuestMemory::end() const {
 }
 
 Result<GuestSlice> GuestMemory::slice(GuestAddress base, uint64_t length) const {
-  for (const RamRegion& region : regions_) {
-    if (base < region.base || base >= region.end()) continue;
-    const uint64_t offset = base.value - region.base.value;
-    if (length > region.size - offset) break;
-    return GuestSlice(static_cast<std::byte*>(region.host) + offset, length);
+  const auto after = std::ranges::upper_bound(regions_, base, {}, &RamRegion::base);
+  if (after == regions_.begin()) return fail(outside_ram(base, length));
+  const RamRegion& region = *std::prev(after);
+  const uint64_t offset = base.value - region.base.value;
+  if (offset >= region.size || length > region.size - offset) {
+    return fail(outside_ram(base, length));
   }
-  return fail(outside_ram(base, length));
+  return GuestSlice(static_cast<std::byte*>(region.host) + offset, length);
 }
 
 Result<void> GuestMemory::read_bytes(GuestAddress from, std::span<std::byte> to) const {

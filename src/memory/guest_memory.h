@@ -107,7 +107,16 @@ struct RamRegion {
   GuestAddress end() const { return base + size; }
 };
 
-/// All RAM of one guest: one sealed memfd, mapped once.
+/// A part of a file that another process made guest RAM of, in bytes; all three numbers are
+/// multiples of the host page size. `file` is borrowed for the call.
+struct FileRange {
+  GuestAddress base;
+  uint64_t size = 0;
+  uint64_t offset = 0;  ///< in the file
+  const Fd& file;
+};
+
+/// All RAM of one guest: one sealed memfd, mapped once; or what another process shows us of it.
 class GuestMemory {
  public:
   struct Options {
@@ -120,15 +129,25 @@ class GuestMemory {
   /// and may log a warning), else the errno of the call.
   static Result<GuestMemory> create(std::span<const RamRange> ranges, const Options& options);
 
+  /// Maps RAM that another process describes, in any order; none is RAM of 0 bytes. Nothing of it
+  /// is trusted: only regular files are mapped, and no byte past their end. Errors:
+  /// invalid_argument for what is empty, misaligned, overlapping, past the end of its file or of
+  /// what can be addressed; else the errno of fstat or mmap; all name the range.
+  ///
+  /// Where no seal keeps a file from shrinking, its owner can still take pages away: the access
+  /// that misses one ends this process by SIGBUS. So this is for processes that serve one guest.
+  static Result<GuestMemory> map(std::span<const FileRange> ranges);
+
   GuestMemory(GuestMemory&&) noexcept;
   GuestMemory& operator=(GuestMemory&&) noexcept;
   ~GuestMemory();
 
+  /// Ascending.
   std::span<const RamRegion> regions() const { return regions_; }
   uint64_t total_bytes() const;
   /// First address after the last region.
   GuestAddress end() const;
-  /// The memfd behind all regions, for vhost and workers; borrowed.
+  /// The memfd behind all regions, for vhost and workers; borrowed. None of what `map` made.
   const Fd& memfd() const { return memfd_; }
 
   /// The window [base, base+length), which must lie in one region. Errors: bad_address.
@@ -149,7 +168,14 @@ class GuestMemory {
                          const std::string& object) const;
 
  private:
+  /// What munmap takes; may be more than a region, as huge pages are mapped whole.
+  struct Mapping {
+    void* at = nullptr;
+    uint64_t bytes = 0;
+  };
+
   GuestMemory() = default;
+  Result<void> map_range(const FileRange& range);
   /// One memfd made by `memfd_create` with `memfd_flags`, mapped with `map_flags`.
   static Result<GuestMemory> create_backed(std::span<const RamRange> ranges, unsigned memfd_flags,
                                            int map_flags);
@@ -157,6 +183,7 @@ class GuestMemory {
 
   Fd memfd_;
   std::vector<RamRegion> regions_;
+  std::vector<Mapping> mappings_;
 };
 
 }  // namespace crosvm

@@ -233,5 +233,78 @@ TEST(HugePages, AHugetlbPageMustBeWhole) {
   EXPECT_FALSE(can_use_hugetlb(kSmall));
 }
 
+Fd make_file(uint64_t bytes) {
+  Fd file(::memfd_create("test", MFD_CLOEXEC));
+  EXPECT_EQ(::ftruncate(file.get(), static_cast<off_t>(bytes)), 0);
+  return file;
+}
+
+TEST(GuestMemoryMap, ShowsPartsOfSeveralFilesInAnyOrder) {
+  const Fd one = make_file(4 * kPage);
+  const Fd two = make_file(8 * kPage);
+  {
+    const FileRange ranges[] = {{{kHigh}, 2 * kPage, kPage, two}, {{0}, 4 * kPage, 0, one}};
+    const auto memory = GuestMemory::map(ranges);
+    ASSERT_TRUE(memory) << memory.error().what();
+    EXPECT_FALSE(memory->memfd());
+    EXPECT_EQ(memory->total_bytes(), 6 * kPage);
+    EXPECT_EQ(memory->end().value, kHigh + 2 * kPage);
+    ASSERT_TRUE(memory->write<uint32_t>({kHigh + 8}, 0xcafe));
+    ASSERT_TRUE(memory->write<uint32_t>({4 * kPage - 4}, 0xbeef));
+    EXPECT_FALSE(memory->slice({4 * kPage - 4}, 8));
+    EXPECT_FALSE(memory->slice({kHigh - 1}, 1));
+    EXPECT_FALSE(memory->slice({kHigh + 2 * kPage}, 0));
+    EXPECT_TRUE(memory->slice({kHigh + 2 * kPage - 1}, 1));
+  }
+  uint32_t in_file = 0;
+  ASSERT_EQ(::pread(two.get(), &in_file, 4, kPage + 8), 4);
+  EXPECT_EQ(in_file, 0xcafeu);
+  ASSERT_EQ(::pread(one.get(), &in_file, 4, 4 * kPage - 4), 4);
+  EXPECT_EQ(in_file, 0xbeefu);
+}
+
+TEST(GuestMemoryMap, NothingIsRamOfNoBytes) {
+  const auto memory = GuestMemory::map({});
+  ASSERT_TRUE(memory);
+  EXPECT_EQ(memory->total_bytes(), 0u);
+  EXPECT_FALSE(memory->slice({0}, 0));
+}
+
+TEST(GuestMemoryMap, RefusesByNameWhatCannotBe) {
+  const Fd file = make_file(4 * kPage);
+  const Fd directory(::open("/", O_RDONLY | O_CLOEXEC));
+  const Fd device(::open("/dev/zero", O_RDWR | O_CLOEXEC));
+  const Fd none;
+  struct Case {
+    FileRange range;
+    const char* says;
+  };
+  const Case cases[] = {
+      {{{0}, 0, 0, file}, "empty"},
+      {{{1}, kPage, 0, file}, "whole pages"},
+      {{{0}, kPage + 1, 0, file}, "whole pages"},
+      {{{0}, kPage, 16, file}, "whole pages"},
+      {{{0}, 5 * kPage, 0, file}, "past the end"},
+      {{{0}, kPage, 4 * kPage, file}, "past the end"},
+      {{{0}, kPage, UINT64_MAX - kPage + 1, file}, "past the end"},
+      {{{0}, INT64_MAX - kPage + 1, 0, file}, "past the end"},
+      {{{UINT64_MAX - kPage + 1}, kPage, 0, file}, "addressed"},
+      {{{INT64_MAX - kPage + 1}, 2 * kPage, 0, file}, "addressed"},
+      {{{0}, kPage, 0, directory}, "regular file"},
+      {{{0}, kPage, 0, device}, "regular file"},
+      {{{0}, kPage, 0, none}, "Bad file descriptor"},
+  };
+  for (const Case& each : cases) {
+    const auto memory = GuestMemory::map(std::span(&each.range, 1));
+    ASSERT_FALSE(memory) << each.says;
+    EXPECT_THAT(memory.error().what(), HasSubstr(each.says));
+    EXPECT_THAT(memory.error().what(), HasSubstr("guest memory range"));
+  }
+  const FileRange overlapping[] = {{{kPage}, 2 * kPage, 0, file}, {{0}, 2 * kPage, 0, file}};
+  const auto memory = GuestMemory::map(overlapping);
+  ASSERT_FALSE(memory);
+  EXPECT_THAT(memory.error().what(), HasSubstr("overlaps"));
+}
+
 }  // namespace
 }  // namespace crosvm
