@@ -1,0 +1,112 @@
+#include "jail/jail_root.h"
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "base/fd.h"
+#include "base/format.h"
+#include "jail/jail_namespaces.h"
+
+// <sys/mount.h> declares again what <linux/mount.h> does.
+extern "C" int mount(const char*, const char*, const char*, unsigned long, const void*) noexcept;
+extern "C" int umount2(const char*, int) noexcept;
+
+namespace crosvm {
+namespace {
+
+constexpr unsigned long kMsRec = 16384;          // MS_REC
+constexpr unsigned long kMsPrivate = 1UL << 18;  // MS_PRIVATE
+constexpr int kMntDetach = 2;                    // MNT_DETACH
+constexpr uint64_t kAttributes =
+    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+std::unexpected<Error> failed(std::string_view doing, std::string_view object) {
+  int error = errno;
+  Error what = Error::from_errno(doing, object, error);
+  return fail(Error(what.code(), what.what() + sandbox_hint(error)));
+}
+
+/// A file system in memory with room for its root directory alone; not mounted anywhere yet.
+Result<Fd> make_empty_root() {
+  constexpr std::string_view kObject = "an empty file system for a device process";
+  Fd filesystem(static_cast<int>(::syscall(__NR_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
+  if (!filesystem) return failed("creating", kObject);
+  const std::pair<const char*, const char*> options[] = {
+      {"size", "4k"}, {"nr_inodes", "1"}, {"mode", "0555"}};
+  for (auto [key, value] : options) {
+    if (::syscall(__NR_fsconfig, filesystem.get(), FSCONFIG_SET_STRING, key, value, 0) != 0) {
+      return failed("configuring", kObject);
+    }
+  }
+  if (::syscall(__NR_fsconfig, filesystem.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return failed("creating", kObject);
+  }
+  Fd root(
+      static_cast<int>(::syscall(__NR_fsmount, filesystem.get(), FSMOUNT_CLOEXEC, kAttributes)));
+  if (!root) return failed("mounting", kObject);
+  return root;
+}
+
+Result<void> check_directory(const std::string& path) {
+  if (!path.starts_with('/') || path.find_first_not_of('/') == std::string::npos) {
+    return fail(Error::invalid(format_text(
+        "--pivot-root '{}' is not the absolute path of a directory other than /; give an empty "
+        "directory such as /var/empty, or leave the option out",
+        path)));
+  }
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) != 0) {
+    Error what = Error::from_errno("looking at --pivot-root", path);
+    return fail(Error(what.code(), what.what() + "; create it, or leave the option out"));
+  }
+  if (S_ISDIR(status.st_mode)) return {};
+  return fail(Error(std::errc::not_a_directory,
+                    format_text("--pivot-root {} is not a directory; give an empty one, or leave "
+                                "the option out",
+                                path)));
+}
+
+/// A mount of `path` alone, without what is mounted below it; not attached anywhere yet.
+Result<Fd> clone_directory(const std::string& path) {
+  TRY(check_directory(path));
+  Fd root(static_cast<int>(
+      ::syscall(__NR_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+  if (!root) return failed("cloning the mount of", path);
+  mount_attr attributes = {};
+  attributes.attr_set = kAttributes;
+  if (::syscall(__NR_mount_setattr, root.get(), "", AT_EMPTY_PATH, &attributes,
+                sizeof(attributes)) != 0) {  // Linux 5.12
+    return failed("making read-only", path);
+  }
+  return root;
+}
+
+}  // namespace
+
+Result<void> pivot_into_root(const std::optional<std::string>& directory) {
+  constexpr std::string_view kMounts = "the mounts of a device process";
+  constexpr std::string_view kRoot = "the root directory of a device process";
+  // Nothing that happens here is seen outside, nor the other way round.
+  if (::mount(nullptr, "/", nullptr, kMsRec | kMsPrivate, nullptr) != 0) {
+    return failed("making private", kMounts);
+  }
+  Fd root = directory ? TRY(clone_directory(*directory)) : TRY(make_empty_root());
+  // On top of the old root, so that no directory need exist; then the two change places, and the
+  // old one, now on top, goes (pivot_root(2), "pivot_root(".", ".")").
+  if (::syscall(__NR_move_mount, root.get(), "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) != 0 ||
+      ::fchdir(root.get()) != 0) {
+    return failed("mounting", kRoot);
+  }
+  if (::syscall(__NR_pivot_root, ".", ".") != 0) return failed("changing", kRoot);
+  if (::umount2(".", kMntDetach) != 0) return failed("leaving", kMounts);
+  if (::chdir("/") != 0) return failed("entering", kRoot);
+  return {};
+}
+
+}  // namespace crosvm
