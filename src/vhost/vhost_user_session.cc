@@ -1,0 +1,469 @@
+#include "vhost/vhost_user_session.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/format.h"
+#include "base/log.h"
+#include "virtio/ring_abi.h"
+
+namespace crosvm {
+namespace {
+
+constexpr uint64_t kOfferedProtocolFeatures =
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_MQ) | vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS);
+
+constexpr uint8_t kStatusNeedsReset = 0x40;  // VIRTIO_CONFIG_S_NEEDS_RESET
+
+/// The payload as a T. Errors: it has another size.
+template <class T>
+Result<T> payload(const VhostUserMessage& message) {
+  if (const auto value = message.payload_as<T>()) return *value;
+  return fail(Error::invalid(
+      format_text("its payload has {} bytes instead of {}", message.payload.size(), sizeof(T))));
+}
+
+VhostUserMessage reply(const VhostUserMessage& to) {
+  VhostUserMessage message = vhost_user_message(to.request);
+  message.flags = kVhostUserReply;
+  return message;
+}
+
+template <class T>
+VhostUserMessage reply(const VhostUserMessage& to, const T& value) {
+  VhostUserMessage message = reply(to);
+  message.add(value);
+  return message;
+}
+
+/// Whether the front-end waits for an answer to this request whatever else it asks for
+/// ("Communication").
+bool has_own_reply(uint32_t request) {
+  switch (request) {
+    case VHOST_USER_GET_FEATURES:
+    case VHOST_USER_GET_PROTOCOL_FEATURES:
+    case VHOST_USER_GET_QUEUE_NUM:
+    case VHOST_USER_GET_VRING_BASE:
+    case VHOST_USER_GET_CONFIG:
+    case VHOST_USER_GET_INFLIGHT_FD:
+    case VHOST_USER_GET_MAX_MEM_SLOTS:
+    case VHOST_USER_GET_STATUS:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Result<Fd> only_fd(VhostUserMessage& message) {
+  if (message.fds.size() == 1) return std::move(message.fds.front());
+  return fail(Error::invalid(
+      format_text("it came with {} descriptors instead of one", message.fds.size())));
+}
+
+/// The eventfds of a ring are shared with the front-end, which must not make us wait.
+Result<void> make_nonblocking(const Fd& fd) {
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags >= 0 && ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) == 0) return {};
+  return fail(Error::from_errno("making it non-blocking", "its descriptor"));
+}
+
+}  // namespace
+
+void VhostUserSession::handle(VhostUserMessage message) {
+  const Ticket ticket = answers_.reserve();
+  handling_ = true;
+  auto answer = take(message, ticket);
+  handling_ = false;
+  if (!answer) {
+    if (device_.complaints.allows()) {
+      log::warn("{}: vhost-user request {}: {}", device_.name, message.request,
+                answer.error().what());
+    }
+    return answer_error(message, ticket);
+  }
+  if (std::holds_alternative<Later>(*answer)) return;
+  if (auto* own = std::get_if<VhostUserMessage>(&*answer)) return finish(ticket, std::move(*own));
+  if (!wants_acknowledgement(message)) return finish(ticket, std::nullopt);
+  finish(ticket, reply(message, uint64_t{0}));
+}
+
+bool VhostUserSession::wants_acknowledgement(const VhostUserMessage& message) const {
+  return message.needs_reply() && has_protocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+}
+
+void VhostUserSession::answer_error(const VhostUserMessage& message, Ticket ticket) {
+  // The answer without a payload is the specification's for GET_CONFIG; it fits no other request,
+  // so that the front-end sees the error there too.
+  if (has_own_reply(message.request)) return finish(ticket, reply(message));
+  if (!wants_acknowledgement(message)) return finish(ticket, std::nullopt);
+  finish(ticket, reply(message, uint64_t{1}));
+}
+
+void VhostUserSession::finish(Ticket ticket, std::optional<VhostUserMessage> answer) {
+  answers_.finish(ticket, std::move(answer));
+  if (!handling_) answered_();
+}
+
+std::function<void()> VhostUserSession::acknowledge_later(const VhostUserMessage& message,
+                                                          Ticket ticket) {
+  exclusive_ = true;
+  return [self = weak_from_this(), request = message.request,
+          wanted = wants_acknowledgement(message), ticket] {
+    const auto session = self.lock();
+    if (!session) return;
+    session->exclusive_ = false;
+    if (!wanted) return session->finish(ticket, std::nullopt);
+    session->finish(ticket, reply(vhost_user_message(request), uint64_t{0}));
+  };
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& message, Ticket ticket) {
+  if (message.is_reply()) return fail(Error::invalid("it is an answer to nothing"));
+  switch (message.request) {
+    case VHOST_USER_GET_FEATURES:
+      return reply(message, device_.info.features | vhost_user_bit(kVhostUserProtocolFeatures));
+    case VHOST_USER_SET_FEATURES:
+      return set_features(TRY(payload<uint64_t>(message)));
+    case VHOST_USER_GET_PROTOCOL_FEATURES:
+      return reply(message, kOfferedProtocolFeatures);
+    case VHOST_USER_SET_PROTOCOL_FEATURES:
+      return set_protocol_features(TRY(payload<uint64_t>(message)));
+    case VHOST_USER_SET_OWNER:
+      return set_owner();
+    case VHOST_USER_RESET_OWNER:
+      return Ack{};  // deprecated: "either ignore this message, or …"
+    case VHOST_USER_GET_QUEUE_NUM:
+      return reply(message, uint64_t{rings_.size()});
+    case VHOST_USER_GET_CONFIG:
+      return get_config(message);
+    case VHOST_USER_SET_CONFIG:
+      return set_config(message);
+    case VHOST_USER_SET_BACKEND_REQ_FD:
+      return set_backend_channel(message);
+    case VHOST_USER_RESET_DEVICE:
+      return reset(message, ticket);
+    case VHOST_USER_SET_STATUS:
+      return set_status(message, ticket);
+    case VHOST_USER_GET_STATUS:
+      return reply(message, uint64_t{status_ | (needs_reset_ ? kStatusNeedsReset : 0u)});
+    case VHOST_USER_SET_MEM_TABLE:
+    case VHOST_USER_GET_MAX_MEM_SLOTS:
+    case VHOST_USER_ADD_MEM_REG:
+    case VHOST_USER_REM_MEM_REG:
+      return take_memory(message, ticket);
+    default:
+      return take_vring(message, ticket);
+  }
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::take_vring(VhostUserMessage& message,
+                                                              Ticket ticket) {
+  switch (message.request) {
+    case VHOST_USER_SET_VRING_NUM: {
+      const auto state = TRY(payload<VhostUserVringState>(message));
+      const uint16_t index = TRY(queue_index(state.index));
+      const uint16_t largest = device_.info.queue_sizes[index];
+      if (state.num == 0 || state.num > largest) {
+        return fail(Error::invalid(
+            format_text("size {} of queue {}: 1 to {} can be", state.num, index, largest)));
+      }
+      device_.host.set_vring_num(index, static_cast<uint16_t>(state.num));
+      return Ack{};
+    }
+    case VHOST_USER_SET_VRING_ADDR:
+      return set_vring_addr(TRY(payload<VhostUserVringAddr>(message)));
+    case VHOST_USER_SET_VRING_BASE:
+      return set_vring_base(TRY(payload<VhostUserVringState>(message)));
+    case VHOST_USER_GET_VRING_BASE:
+      return get_vring_base(TRY(payload<VhostUserVringState>(message)), ticket);
+    case VHOST_USER_SET_VRING_KICK:
+    case VHOST_USER_SET_VRING_CALL:
+    case VHOST_USER_SET_VRING_ERR:
+      return set_vring_fd(message);
+    case VHOST_USER_SET_VRING_ENABLE:
+      return set_vring_enable(TRY(payload<VhostUserVringState>(message)));
+    default:
+      return fail(Error::invalid("it is unknown here"));
+  }
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_owner() {
+  if (std::exchange(owned_, true)) return fail(Error::invalid("there is an owner already"));
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_features(uint64_t features) {
+  if (!owned_) return fail(Error::invalid("features without an owner"));
+  const uint64_t offered = device_.info.features | vhost_user_bit(kVhostUserProtocolFeatures);
+  if (const uint64_t unknown = features & ~offered; unknown != 0) {
+    return fail(Error::invalid(format_text("features {:#x} were not offered", unknown)));
+  }
+  features_ = features;
+  device_.host.set_features(features & device_.info.features);
+  for (uint16_t index = 0; index < rings_.size(); ++index) {
+    if (rings_[index].base) apply_base(index);
+  }
+  update_rings();
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_protocol_features(uint64_t features) {
+  if (const uint64_t unknown = features & ~kOfferedProtocolFeatures; unknown != 0) {
+    return fail(Error::invalid(format_text("protocol features {:#x} were not offered", unknown)));
+  }
+  protocol_features_ = features;
+  return Ack{};
+}
+
+Result<uint16_t> VhostUserSession::queue_index(uint64_t index) const {
+  if (index < rings_.size()) return static_cast<uint16_t>(index);
+  return fail(Error::invalid(format_text("queue {}: there are {} queues", index, rings_.size())));
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_vring_addr(const VhostUserVringAddr& addr) {
+  const uint16_t index = TRY(queue_index(addr.index));
+  // Addresses may come before the memory that they lie in.
+  if (table_.regions() != 0 && !translate(addr)) {
+    return fail(Error::invalid(format_text("queue {}: an address is in no memory region", index)));
+  }
+  rings_[index].user = addr;
+  update_ring(index);
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_vring_base(
+    const VhostUserVringState& state) {
+  const uint16_t index = TRY(queue_index(state.index));
+  rings_[index].base = state.num;
+  apply_base(index);
+  return Ack{};
+}
+
+void VhostUserSession::apply_base(uint16_t index) {
+  const bool packed = has_feature(VIRTIO_F_RING_PACKED);
+  device_.host.set_vring_base(index, vhost_user_ring_position(*rings_[index].base, packed));
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::get_vring_base(const VhostUserVringState& state,
+                                                                  Ticket ticket) {
+  const uint16_t index = TRY(queue_index(state.index));
+  const bool packed = has_feature(VIRTIO_F_RING_PACKED);
+  rings_[index].base.reset();  // it goes on where it stops
+  auto stopped = [self = weak_from_this(), index, packed, ticket](RingPosition at) {
+    const auto session = self.lock();
+    if (!session) return;
+    VhostUserMessage answer = vhost_user_message(
+        VHOST_USER_GET_VRING_BASE,
+        VhostUserVringState{.index = index, .num = vhost_user_vring_base(at, packed)});
+    answer.flags = kVhostUserReply;
+    session->finish(ticket, std::move(answer));
+  };
+  device_.host.get_vring_base(index, std::move(stopped));
+  return Later{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_vring_fd(VhostUserMessage& message) {
+  const uint64_t value = TRY(payload<uint64_t>(message));
+  const uint16_t index = TRY(queue_index(value & kVhostUserVringIndexMask));
+  Fd fd;
+  if ((value & kVhostUserVringNoFd) == 0) {
+    fd = TRY(only_fd(message));
+    TRY(make_nonblocking(fd));
+  }
+  switch (message.request) {
+    case VHOST_USER_SET_VRING_KICK:
+      if (!fd) return fail(Error::invalid("a ring without a kick descriptor is not polled"));
+      device_.host.set_vring_kick(index, std::move(fd));
+      break;
+    case VHOST_USER_SET_VRING_CALL:
+      device_.host.set_vring_call(index, std::move(fd));
+      break;
+    default:
+      rings_[index].error = std::move(fd);
+  }
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_vring_enable(
+    const VhostUserVringState& state) {
+  const uint16_t index = TRY(queue_index(state.index));
+  if (!has_feature(kVhostUserProtocolFeatures)) {
+    return fail(Error::invalid("rings are always enabled without VHOST_USER_F_PROTOCOL_FEATURES"));
+  }
+  if (state.num > 1) return fail(Error::invalid(format_text("{} is neither 0 nor 1", state.num)));
+  rings_[index].enabled = state.num == 1;
+  update_ring(index);
+  return Ack{};
+}
+
+std::optional<VringAddresses> VhostUserSession::translate(const VhostUserVringAddr& user) const {
+  const auto descriptor = table_.guest_address(user.descriptor);
+  const auto driver = table_.guest_address(user.available);
+  const auto device = table_.guest_address(user.used);
+  if (!descriptor || !driver || !device) return std::nullopt;
+  return VringAddresses{*descriptor, *driver, *device};
+}
+
+void VhostUserSession::update_ring(uint16_t index) {
+  Ring& ring = rings_[index];
+  const auto addresses = ring.user ? translate(*ring.user) : std::nullopt;
+  // "Ring states": without the feature there is nothing that enables a ring.
+  const bool wanted = ring.enabled || !has_feature(kVhostUserProtocolFeatures);
+  if (addresses) {
+    ring.addresses = *addresses;
+    device_.host.set_vring_addr(index, *addresses);
+  }
+  device_.host.set_vring_enable(index, wanted && addresses);
+}
+
+void VhostUserSession::update_rings() {
+  for (uint16_t index = 0; index < rings_.size(); ++index) update_ring(index);
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::take_memory(VhostUserMessage& message,
+                                                               Ticket ticket) {
+  switch (message.request) {
+    case VHOST_USER_GET_MAX_MEM_SLOTS:
+      return reply(message, uint64_t{kVhostUserMaxMemSlots});
+    case VHOST_USER_ADD_MEM_REG: {
+      const auto region = TRY(payload<VhostUserSingleRegion>(message)).region;
+      Fd file = TRY(only_fd(message));
+      return use_memory(message, ticket, TRY(table_.add(region, std::move(file))));
+    }
+    case VHOST_USER_REM_MEM_REG: {
+      const auto region = TRY(payload<VhostUserSingleRegion>(message)).region;
+      return use_memory(message, ticket, TRY(table_.remove(region)));
+    }
+    default:
+      return use_memory(message, ticket, TRY(set_mem_table(message)));
+  }
+}
+
+Result<GuestMemory> VhostUserSession::set_mem_table(VhostUserMessage& message) {
+  VhostUserMemoryHeader header;
+  const auto& bytes = message.payload;
+  if (bytes.size() < sizeof(header)) return fail(Error::invalid("its payload has no header"));
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  std::array<VhostUserMemoryRegion, kVhostUserMaxRegions> regions;
+  if (header.num_regions > regions.size()) {
+    return fail(Error::invalid(
+        format_text("{} memory regions, {} can be", header.num_regions, regions.size())));
+  }
+  // Some front-ends always send room for all.
+  const size_t size = header.num_regions * sizeof(VhostUserMemoryRegion);
+  if (bytes.size() - sizeof(header) < size) {
+    return fail(Error::invalid(format_text("{} memory regions in a payload of {} bytes",
+                                           header.num_regions, bytes.size())));
+  }
+  if (size > 0) std::memcpy(regions.data(), bytes.data() + sizeof(header), size);
+  return table_.set(std::span(regions).first(header.num_regions), std::move(message.fds));
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::use_memory(const VhostUserMessage& message,
+                                                              Ticket ticket, GuestMemory memory) {
+  // Where a ring's place changes it waits, so that it never runs with one half of the change.
+  for (uint16_t index = 0; index < rings_.size(); ++index) {
+    const Ring& ring = rings_[index];
+    if (!ring.user || translate(*ring.user) == ring.addresses) continue;
+    device_.host.set_vring_enable(index, false);
+  }
+  // The callback keeps what was used before, until nothing does any more.
+  auto former = std::shared_ptr<GuestMemory>(
+      std::exchange(device_.memory, std::make_unique<GuestMemory>(std::move(memory))));
+  device_.host.set_memory(*device_.memory, [former = std::move(former),
+                                            done = acknowledge_later(message, ticket)] { done(); });
+  update_rings();
+  return Later{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::get_config(const VhostUserMessage& message) {
+  VhostUserConfigHeader header;
+  if (message.payload.size() < sizeof(header)) {
+    return fail(Error::invalid("its payload has no header"));
+  }
+  std::memcpy(&header, message.payload.data(), sizeof(header));
+  if (header.size > kVhostUserMaxConfig || header.offset > UINT16_MAX) {
+    return fail(Error::invalid(
+        format_text("{} bytes at offset {} of a configuration", header.size, header.offset)));
+  }
+  // A front-end may know more fields than the device has: they are zero.
+  std::vector<std::byte> config = device_.host.info().config;
+  config.resize(std::max<size_t>(config.size(), header.offset + header.size));
+  VhostUserMessage answer = reply(message, header);
+  const auto from = config.begin() + header.offset;
+  answer.payload.insert(answer.payload.end(), from, from + header.size);
+  return answer;
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_config(const VhostUserMessage& message) {
+  VhostUserConfigHeader header;
+  if (message.payload.size() < sizeof(header)) {
+    return fail(Error::invalid("its payload has no header"));
+  }
+  std::memcpy(&header, message.payload.data(), sizeof(header));
+  const auto data = std::span(message.payload).subspan(sizeof(header));
+  const size_t size = device_.info.config.size();
+  if (header.size != data.size() || header.offset > size || data.size() > size - header.offset) {
+    return fail(Error::invalid(format_text("{} bytes at offset {} of a configuration of {}",
+                                           header.size, header.offset, size)));
+  }
+  device_.host.set_config(header.offset, data);
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_backend_channel(VhostUserMessage& message) {
+  if (!has_protocol(VHOST_USER_PROTOCOL_F_BACKEND_REQ)) {
+    return fail(Error::invalid("BACKEND_REQ was not negotiated"));
+  }
+  back_channel_ = TRY(VhostUserBackChannel::create(device_.loop, TRY(only_fd(message))));
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_status(const VhostUserMessage& message,
+                                                              Ticket ticket) {
+  const uint64_t status = TRY(payload<uint64_t>(message));
+  if (status > UINT8_MAX) return fail(Error::invalid(format_text("status {:#x}", status)));
+  if (status == 0) return reset(message, ticket);
+  status_ = static_cast<uint8_t>(status);
+  return Ack{};
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::reset(const VhostUserMessage& message,
+                                                         Ticket ticket) {
+  status_ = 0;
+  needs_reset_ = false;
+  for (Ring& ring : rings_) ring = {};
+  device_.host.reset(acknowledge_later(message, ticket));
+  update_rings();
+  return Later{};
+}
+
+void VhostUserSession::tell_change() {
+  if (!back_channel_ || !has_protocol(VHOST_USER_PROTOCOL_F_CONFIG)) return;
+  const auto told = back_channel_->tell_config_change();
+  if (!told && device_.complaints.allows()) {
+    log::warn("{}: the channel to the front-end: {}", device_.name, told.error().what());
+  }
+}
+
+void VhostUserSession::config_changed() { tell_change(); }
+
+void VhostUserSession::needs_reset() {
+  needs_reset_ = true;
+  for (const Ring& ring : rings_) {
+    if (ring.error) signal_eventfd(ring.error);
+  }
+  tell_change();
+}
+
+}  // namespace crosvm
