@@ -14,8 +14,8 @@ namespace crosvm {
 struct JailConfig {
   /// --pivot-root: an absolute path of a directory, which becomes its read-only root. None: a root
   /// of its own that is empty.
-  std::optional<std::string> pivot_root;
-  std::string name;  ///< of the process, 15 bytes of it: "block0"
+  std::optional<std::string> pivot_root = std::nullopt;
+  std::string name = {};  ///< of the process, 15 bytes of it: "block0"
   /// RLIMIT_NOFILE, or the hard limit if that is lower.
   uint64_t descriptors = 4096;
   /// RLIMIT_DATA: private writable memory in bytes, stacks of threads included. Not in sanitizer

@@ -41,7 +41,7 @@ class SeccompProgram {
 /// Where policies come from.
 struct SeccompPolicySource {
   /// --seccomp-policy-dir; without one: what was compiled in when this program was built.
-  std::optional<std::string> directory;
+  std::optional<std::string> directory = std::nullopt;
   SeccompDefault action = SeccompDefault::kKillProcess;
 };
 
