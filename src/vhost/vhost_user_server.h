@@ -13,7 +13,7 @@ namespace crosvm {
 
 /// A device served to a vhost-user front-end: the back-end of the protocol, for any VirtioDevice.
 ///
-/// Offers MQ, REPLY_ACK, BACKEND_REQ, CONFIG, BACKEND_SEND_FD, RESET_DEVICE,
+/// Offers MQ, REPLY_ACK, BACKEND_REQ, CONFIG, BACKEND_SEND_FD, INFLIGHT_SHMFD, RESET_DEVICE,
 /// CONFIGURE_MEM_SLOTS and STATUS. A request that is unknown or cannot be answered is refused, and
 /// the connection lives. A ring starts when all is there that it needs ("Ring states"): it looks at
 /// its elements at once instead of waiting for a kick. Messages are taken in order; those that stop

@@ -3,15 +3,18 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <utility>
 
 #include "base/format.h"
 #include "base/log.h"
+#include "vhost/vhost_user_session_messages.h"
 #include "virtio/ring_abi.h"
 
 namespace crosvm {
+
+using namespace vhost_user_session;
+
 namespace {
 
 constexpr uint64_t kOfferedProtocolFeatures =
@@ -19,32 +22,12 @@ constexpr uint64_t kOfferedProtocolFeatures =
     vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS);
 
 constexpr uint8_t kStatusNeedsReset = 0x40;  // VIRTIO_CONFIG_S_NEEDS_RESET
-
-/// The payload as a T. Errors: it has another size.
-template <class T>
-Result<T> payload(const VhostUserMessage& message) {
-  if (const auto value = message.payload_as<T>()) return *value;
-  return fail(Error::invalid(
-      format_text("its payload has {} bytes instead of {}", message.payload.size(), sizeof(T))));
-}
-
-VhostUserMessage reply(const VhostUserMessage& to) {
-  VhostUserMessage message = vhost_user_message(to.request);
-  message.flags = kVhostUserReply;
-  return message;
-}
-
-template <class T>
-VhostUserMessage reply(const VhostUserMessage& to, const T& value) {
-  VhostUserMessage message = reply(to);
-  message.add(value);
-  return message;
-}
 
 /// Whether the front-end waits for an answer to this request whatever else it asks for
 /// ("Communication").
@@ -62,12 +45,6 @@ bool has_own_reply(uint32_t request) {
     default:
       return false;
   }
-}
-
-Result<Fd> only_fd(VhostUserMessage& message) {
-  if (message.fds.size() == 1) return std::move(message.fds.front());
-  return fail(Error::invalid(
-      format_text("it came with {} descriptors instead of one", message.fds.size())));
 }
 
 /// The eventfds of a ring are shared with the front-end, which must not make us wait.
@@ -150,6 +127,10 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
       return set_config(message);
     case VHOST_USER_SET_BACKEND_REQ_FD:
       return set_backend_channel(message);
+    case VHOST_USER_GET_INFLIGHT_FD:
+      return get_inflight(message);
+    case VHOST_USER_SET_INFLIGHT_FD:
+      return set_inflight(message);
     case VHOST_USER_RESET_DEVICE:
       return reset(message, ticket);
     case VHOST_USER_SET_STATUS:
@@ -330,62 +311,6 @@ void VhostUserSession::update_rings() {
   for (uint16_t index = 0; index < rings_.size(); ++index) update_ring(index);
 }
 
-Result<VhostUserSession::Answer> VhostUserSession::take_memory(VhostUserMessage& message,
-                                                               Ticket ticket) {
-  switch (message.request) {
-    case VHOST_USER_GET_MAX_MEM_SLOTS:
-      return reply(message, uint64_t{kVhostUserMaxMemSlots});
-    case VHOST_USER_ADD_MEM_REG: {
-      const auto region = TRY(payload<VhostUserSingleRegion>(message)).region;
-      Fd file = TRY(only_fd(message));
-      return use_memory(message, ticket, TRY(table_.add(region, std::move(file))));
-    }
-    case VHOST_USER_REM_MEM_REG: {
-      const auto region = TRY(payload<VhostUserSingleRegion>(message)).region;
-      return use_memory(message, ticket, TRY(table_.remove(region)));
-    }
-    default:
-      return use_memory(message, ticket, TRY(set_mem_table(message)));
-  }
-}
-
-Result<GuestMemory> VhostUserSession::set_mem_table(VhostUserMessage& message) {
-  VhostUserMemoryHeader header;
-  const auto& bytes = message.payload;
-  if (bytes.size() < sizeof(header)) return fail(Error::invalid("its payload has no header"));
-  std::memcpy(&header, bytes.data(), sizeof(header));
-  std::array<VhostUserMemoryRegion, kVhostUserMaxRegions> regions;
-  if (header.num_regions > regions.size()) {
-    return fail(Error::invalid(
-        format_text("{} memory regions, {} can be", header.num_regions, regions.size())));
-  }
-  // Some front-ends always send room for all.
-  const size_t size = header.num_regions * sizeof(VhostUserMemoryRegion);
-  if (bytes.size() - sizeof(header) < size) {
-    return fail(Error::invalid(format_text("{} memory regions in a payload of {} bytes",
-                                           header.num_regions, bytes.size())));
-  }
-  if (size > 0) std::memcpy(regions.data(), bytes.data() + sizeof(header), size);
-  return table_.set(std::span(regions).first(header.num_regions), std::move(message.fds));
-}
-
-Result<VhostUserSession::Answer> VhostUserSession::use_memory(const VhostUserMessage& message,
-                                                              Ticket ticket, GuestMemory memory) {
-  // Where a ring's place changes it waits, so that it never runs with one half of the change.
-  for (uint16_t index = 0; index < rings_.size(); ++index) {
-    const Ring& ring = rings_[index];
-    if (!ring.user || translate(*ring.user) == ring.addresses) continue;
-    device_.host.set_vring_enable(index, false);
-  }
-  // The callback keeps what was used before, until nothing does any more.
-  auto former = std::shared_ptr<GuestMemory>(
-      std::exchange(device_.memory, std::make_unique<GuestMemory>(std::move(memory))));
-  device_.host.set_memory(*device_.memory, [former = std::move(former),
-                                            done = acknowledge_later(message, ticket)] { done(); });
-  update_rings();
-  return Later{};
-}
-
 Result<VhostUserSession::Answer> VhostUserSession::get_config(const VhostUserMessage& message) {
   VhostUserConfigHeader header;
   if (message.payload.size() < sizeof(header)) {
@@ -443,8 +368,15 @@ Result<VhostUserSession::Answer> VhostUserSession::reset(const VhostUserMessage&
   status_ = 0;
   needs_reset_ = false;
   for (Ring& ring : rings_) ring = {};
-  device_.host.reset(acknowledge_later(message, ticket));
+  auto stopped = [self = weak_from_this(), done = acknowledge_later(message, ticket)] {
+    if (const auto session = self.lock(); session && session->inflight_) {
+      session->inflight_->clear(session->has_feature(VIRTIO_F_RING_PACKED));
+    }
+    done();
+  };
+  device_.host.reset(std::move(stopped));
   update_rings();
+  TRY(use_inflight());
   return Later{};
 }
 

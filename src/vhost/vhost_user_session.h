@@ -13,6 +13,7 @@
 #include "base/log_limit.h"
 #include "base/result.h"
 #include "memory/guest_memory.h"
+#include "vhost/inflight_region.h"
 #include "vhost/vhost_memory_table.h"
 #include "vhost/vhost_user_answers.h"
 #include "vhost/vhost_user_back_channel.h"
@@ -89,6 +90,9 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   Result<Answer> set_backend_channel(VhostUserMessage& message);
   Result<Answer> set_status(const VhostUserMessage& message, Ticket ticket);
   Result<Answer> reset(const VhostUserMessage& message, Ticket ticket);
+  Result<Answer> get_inflight(const VhostUserMessage& message);
+  Result<Answer> set_inflight(VhostUserMessage& message);
+  Result<void> use_inflight();
 
   Result<uint16_t> queue_index(uint64_t index) const;
   std::optional<VringAddresses> translate(const VhostUserVringAddr& user) const;
@@ -113,6 +117,7 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   uint8_t status_ = 0;
   bool needs_reset_ = false;
   std::unique_ptr<VhostUserBackChannel> back_channel_;
+  std::shared_ptr<InflightRegion> inflight_;  // or null
 };
 
 }  // namespace crosvm

@@ -71,6 +71,8 @@ class DescriptorChain {
   uint32_t writable_bytes_ = 0;
   uint16_t id_ = 0;           // split: the head's index; packed: the buffer id
   uint16_t descriptors_ = 0;  // ring elements it takes; packed rings advance by this
+  uint16_t slot_ = 0;         // in the log of requests in flight, if there is one
+  bool replayed_ = false;     // taken from that log instead of the ring
 };
 
 }  // namespace crosvm

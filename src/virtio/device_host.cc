@@ -24,6 +24,7 @@ struct RingSettings {
   Fd kick;
   Fd call;
   bool enabled = false;
+  std::shared_ptr<InflightLog> inflight;
 
   bool complete() const { return size != 0 && addresses && kick && enabled; }
 };
@@ -177,7 +178,8 @@ Result<void> DeviceHost::State::start(uint16_t index) {
                        .position = settings.base,
                        // Copies: the queue takes its own along when it stops.
                        .kick = TRY(settings.kick.duplicate()),
-                       .call = {}};
+                       .call = {},
+                       .inflight = settings.inflight};
   if (settings.call) setup.call = TRY(settings.call.duplicate());
   Virtqueue queue = TRY(Virtqueue::create(*memory, std::move(setup)));
   ring.changed = false;
@@ -286,6 +288,10 @@ void DeviceHost::set_vring_call(uint16_t index, Fd call) {
 
 void DeviceHost::set_vring_enable(uint16_t index, bool enable) {
   state_->set(index, "enabling", &RingSettings::enabled, enable);
+}
+
+void DeviceHost::set_vring_inflight(uint16_t index, std::shared_ptr<InflightLog> log) {
+  state_->set(index, "log of requests in flight", &RingSettings::inflight, std::move(log));
 }
 
 void DeviceHost::get_vring_base(uint16_t index, std::function<void(RingPosition)> done) {

@@ -49,6 +49,8 @@ class DeviceHost : private DeviceEvents {
   void set_vring_kick(uint16_t index, Fd kick);
   void set_vring_call(uint16_t index, Fd call);
   void set_vring_enable(uint16_t index, bool enable);
+  /// Where the ring's requests in flight are remembered; null: nowhere.
+  void set_vring_inflight(uint16_t index, std::shared_ptr<InflightLog> log);
   void get_vring_base(uint16_t index, std::function<void(RingPosition)> done);
   void reset(std::function<void()> done);
   void set_config(size_t offset, std::span<const std::byte> data);

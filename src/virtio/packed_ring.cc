@@ -34,22 +34,24 @@ uint32_t event_word(uint16_t off_wrap, uint16_t flags) { return off_wrap | uint3
 }  // namespace
 
 PackedRing::PackedRing(const GuestMemory& memory, const RingAreas& areas, uint16_t size,
-                       uint64_t features, RingPosition position)
+                       uint64_t features, RingStart start)
     : memory_(&memory),
       areas_(areas),
       size_(size),
       event_idx_((features >> VIRTIO_RING_F_EVENT_IDX & 1) != 0),
       indirect_((features >> VIRTIO_RING_F_INDIRECT_DESC & 1) != 0),
-      avail_(position),
-      used_(position),
-      ids_out_(UINT16_MAX + 1) {
+      avail_(start.available),
+      used_(start.used),
+      ids_out_(UINT16_MAX + 1),
+      log_(std::move(start.log)),
+      replay_(std::move(start.replay)) {
   areas_.device.store_relaxed<uint32_t>(0, event_word(0, VRING_PACKED_EVENT_FLAG_ENABLE));
 }
 
-void PackedRing::advance(RingPosition& position, uint16_t descriptors) const {
+RingPosition PackedRing::advanced(RingPosition position, uint16_t descriptors, uint16_t size) {
   const uint32_t index = uint32_t{position.index} + descriptors;
-  if (index >= size_) position.wrap_counter = !position.wrap_counter;
-  position.index = static_cast<uint16_t>(index >= size_ ? index - size_ : index);
+  if (index < size) return {static_cast<uint16_t>(index), position.wrap_counter};
+  return {static_cast<uint16_t>(index - size), !position.wrap_counter};
 }
 
 bool PackedRing::head_available(uint16_t& flags) const {
@@ -66,26 +68,67 @@ void PackedRing::ask_for_kick() const {
 }
 
 Result<bool> PackedRing::pop(DescriptorChain& chain) {
-  uint16_t flags = 0;
-  if (!head_available(flags)) {
-    if (!event_idx_) return false;
-    ask_for_kick();
-    if (!head_available(flags)) return false;
-  }
+  const bool replayed = replayed_ < replay_.size();
   RingPosition next = avail_;
-  TRY(walk(flags, chain, next));
+  if (replayed) [[unlikely]] {
+    TRY(take_replayed(chain));
+  } else {
+    uint16_t flags = 0;
+    if (!head_available(flags)) {
+      if (!event_idx_) return false;
+      ask_for_kick();
+      if (!head_available(flags)) return false;
+    }
+    TRY(walk(flags, chain, next));
+  }
   if (ids_out_[chain.id_]) {
     return fail(Error::invalid(format_text("buffer id {} is in flight already", chain.id_)));
   }
   ids_out_[chain.id_] = true;
   descriptors_out_ += chain.descriptors_;
   avail_ = next;
+  if (replayed) {
+    ++replayed_;
+  } else if (log_) {
+    chain.slot_ = log_->take(chain.id_, elements_);
+  }
   return true;
+}
+
+Result<void> PackedRing::take_replayed(DescriptorChain& chain) {
+  const InflightLog::Request& request = replay_[replayed_];
+  ChainBuilder builder(*memory_, chain);
+  for (const RingDescriptor& element : request.elements) {
+    if (descriptors_out_ + chain.descriptors_ >= size_) {
+      return fail(Error::invalid("the log holds more elements than the ring has"));
+    }
+    TRY(add_descriptor(element, builder, chain));
+  }
+  chain.slot_ = request.slot;
+  chain.replayed_ = true;
+  return builder.finish();
+}
+
+Result<bool> PackedRing::add_descriptor(const RingDescriptor& descriptor, ChainBuilder& builder,
+                                        DescriptorChain& chain) {
+  const uint16_t flags = descriptor.fourth;
+  ++chain.descriptors_;
+  chain.id_ = descriptor.third;  // the last one's counts (§2.8.6)
+  if (flags & VRING_DESC_F_INDIRECT) {
+    if (flags & VRING_DESC_F_NEXT || chain.descriptors_ > 1) {
+      return fail(Error::invalid("an indirect descriptor in a list of descriptors"));
+    }
+    TRY(walk_table(descriptor, builder));
+    return false;
+  }
+  TRY(builder.add(descriptor.address, descriptor.length, flags & VRING_DESC_F_WRITE));
+  return (flags & VRING_DESC_F_NEXT) != 0;
 }
 
 Result<void> PackedRing::walk(uint16_t head_flags, DescriptorChain& chain, RingPosition& next) {
   ChainBuilder builder(*memory_, chain);
   uint16_t flags = head_flags;
+  elements_.clear();
   for (;;) {
     // An element stays with its chain until that is used: this bounds loops and the sum over all.
     if (descriptors_out_ + chain.descriptors_ >= size_) {
@@ -101,23 +144,14 @@ Result<void> PackedRing::walk(uint16_t head_flags, DescriptorChain& chain, RingP
             format_text("descriptor {} in the middle of a chain is not available", next.index)));
       }
     }
-    ++chain.descriptors_;
     const RingDescriptor descriptor{
         .address = areas_.descriptor.load_relaxed<uint64_t>(at + kAddress),
         .length = areas_.descriptor.load_relaxed<uint32_t>(at + kLength),
         .third = areas_.descriptor.load_relaxed<uint16_t>(at + kId),
         .fourth = flags};
-    chain.id_ = descriptor.third;  // the last one's counts (§2.8.6)
-    advance(next, 1);
-    if (flags & VRING_DESC_F_INDIRECT) {
-      if (flags & VRING_DESC_F_NEXT || chain.descriptors_ > 1) {
-        return fail(Error::invalid("an indirect descriptor in a list of descriptors"));
-      }
-      TRY(walk_table(descriptor, builder));
-      break;
-    }
-    TRY(builder.add(descriptor.address, descriptor.length, flags & VRING_DESC_F_WRITE));
-    if (!(flags & VRING_DESC_F_NEXT)) break;
+    next = advanced(next, 1, size_);
+    if (log_) elements_.push_back(descriptor);
+    if (!TRY(add_descriptor(descriptor, builder, chain))) break;
   }
   return builder.finish();
 }
@@ -143,6 +177,11 @@ void PackedRing::undo_pop(const DescriptorChain& chain) {
   CHECK(ids_out_[chain.id_]);
   ids_out_[chain.id_] = false;
   descriptors_out_ -= chain.descriptors_;
+  if (chain.replayed_) {
+    --replayed_;
+    return;
+  }
+  if (log_) log_->undo_take(chain.slot_);
   if (avail_.index < chain.descriptors_) avail_.wrap_counter = !avail_.wrap_counter;
   const uint32_t below = avail_.index < chain.descriptors_ ? size_ : 0;
   avail_.index = static_cast<uint16_t>(avail_.index + below - chain.descriptors_);
@@ -157,8 +196,10 @@ void PackedRing::push_used(const DescriptorChain& chain, uint32_t written) {
   areas_.descriptor.store_relaxed<uint32_t>(at + kLength, written);
   const uint16_t wrap = used_.wrap_counter ? kAvail | kUsed : 0;
   const uint16_t write = written != 0 ? VRING_DESC_F_WRITE : 0;
+  used_ = advanced(used_, chain.descriptors_, size_);
+  if (log_) log_->begin_used(chain.slot_, used_);
   areas_.descriptor.store_release<uint16_t>(at + kFlags, wrap | write);
-  advance(used_, chain.descriptors_);
+  if (log_) log_->finish_used(chain.slot_);
   unsignalled_ += chain.descriptors_;
 }
 

@@ -14,9 +14,12 @@ class PackedRing : public Ring {
   static constexpr uint64_t descriptor_bytes(uint16_t size) { return 16ull * size; }
   static constexpr uint64_t kEventBytes = 4;  // the driver's and the device's
 
-  /// `position.index` is below `size`; `memory` outlives the ring.
+  /// The indices of `start` are below `size`; `memory` outlives the ring.
   PackedRing(const GuestMemory& memory, const RingAreas& areas, uint16_t size, uint64_t features,
-             RingPosition position);
+             RingStart start);
+
+  /// The position so many elements further on in a ring of `size`.
+  static RingPosition advanced(RingPosition position, uint16_t descriptors, uint16_t size);
 
   Result<bool> pop(DescriptorChain& chain) override;
   void undo_pop(const DescriptorChain& chain) override;
@@ -28,8 +31,10 @@ class PackedRing : public Ring {
   bool head_available(uint16_t& flags) const;
   void ask_for_kick() const;
   Result<void> walk(uint16_t head_flags, DescriptorChain& chain, RingPosition& next);
+  Result<void> take_replayed(DescriptorChain& chain);
+  Result<bool> add_descriptor(const RingDescriptor& descriptor, ChainBuilder& builder,
+                              DescriptorChain& chain);
   Result<void> walk_table(const RingDescriptor& indirect, ChainBuilder& builder);
-  void advance(RingPosition& position, uint16_t descriptors) const;
   bool passes_driver_event(uint16_t off_wrap, uint64_t advanced) const;
 
   const GuestMemory* memory_;
@@ -44,6 +49,11 @@ class PackedRing : public Ring {
   std::vector<bool> ids_out_;  // any 16-bit buffer id is allowed
   uint32_t descriptors_out_ = 0;
   std::vector<GuestSlice> table_slices_;
+
+  std::shared_ptr<InflightLog> log_;  // or null
+  std::vector<InflightLog::Request> replay_;
+  size_t replayed_ = 0;
+  std::vector<RingDescriptor> elements_;  // of the chain at hand, for the log
 };
 
 }  // namespace crosvm

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "base/result.h"
 #include "memory/guest_memory.h"
 #include "virtio/descriptor_chain.h"
+#include "virtio/inflight_log.h"
 #include "virtio/ring_abi.h"
 #include "virtio/ring_position.h"
 
@@ -18,6 +21,15 @@ struct RingAreas {
   GuestSlice descriptor;
   GuestSlice driver;
   GuestSlice device;
+};
+
+/// Where a ring starts. Requests in `replay` come before those of the ring; without a log there are
+/// none, and `used` is `available`.
+struct RingStart {
+  RingPosition available;
+  RingPosition used;
+  std::vector<InflightLog::Request> replay;
+  std::shared_ptr<InflightLog> log;
 };
 
 /// Whether the driver wants to know: `event` lies in the last `count` of the elements before `end`

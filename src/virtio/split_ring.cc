@@ -34,16 +34,18 @@ Result<void> check_flags(uint16_t flags) {
 }  // namespace
 
 SplitRing::SplitRing(const GuestMemory& memory, const RingAreas& areas, uint16_t size,
-                     uint64_t features, RingPosition position)
+                     uint64_t features, RingStart start)
     : memory_(&memory),
       areas_(areas),
       size_(size),
       event_idx_((features >> VIRTIO_RING_F_EVENT_IDX & 1) != 0),
       indirect_((features >> VIRTIO_RING_F_INDIRECT_DESC & 1) != 0),
-      avail_idx_(position.index),
-      next_avail_(position.index),
-      used_idx_(position.index),
-      heads_out_(size) {}
+      avail_idx_(start.available.index),
+      next_avail_(start.available.index),
+      used_idx_(start.used.index),
+      heads_out_(size),
+      log_(std::move(start.log)),
+      replay_(std::move(start.replay)) {}
 
 Result<uint16_t> SplitRing::read_avail_idx() const {
   const uint16_t idx = areas_.driver.load_acquire<uint16_t>(kIdx);
@@ -67,7 +69,10 @@ Result<bool> SplitRing::look_for_more() {
 
 Result<uint16_t> SplitRing::read_head() const {
   const size_t slot = next_avail_ & (size_ - 1);
-  const uint16_t head = areas_.driver.load_relaxed<uint16_t>(kElements + 2 * slot);
+  return check_head(areas_.driver.load_relaxed<uint16_t>(kElements + 2 * slot));
+}
+
+Result<uint16_t> SplitRing::check_head(uint16_t head) const {
   if (head >= size_) {
     return fail(Error::invalid(format_text("head {} in a ring of {} elements", head, size_)));
   }
@@ -77,13 +82,29 @@ Result<uint16_t> SplitRing::read_head() const {
   return head;
 }
 
+Result<void> SplitRing::pop_replayed(DescriptorChain& chain) {
+  chain.slot_ = replay_[replayed_].slot;
+  chain.id_ = TRY(check_head(chain.slot_));
+  TRY(walk(chain));
+  chain.replayed_ = true;
+  heads_out_[chain.id_] = true;
+  descriptors_out_ += chain.descriptors_;
+  ++replayed_;
+  return {};
+}
+
 Result<bool> SplitRing::pop(DescriptorChain& chain) {
+  if (replayed_ < replay_.size()) [[unlikely]] {
+    TRY(pop_replayed(chain));
+    return true;
+  }
   if (avail_idx_ == next_avail_ && !TRY(look_for_more())) return false;
   chain.id_ = TRY(read_head());
   TRY(walk(chain));
   heads_out_[chain.id_] = true;
   descriptors_out_ += chain.descriptors_;
   ++next_avail_;
+  if (log_) chain.slot_ = log_->take(chain.id_, {});
   return true;
 }
 
@@ -139,7 +160,12 @@ void SplitRing::undo_pop(const DescriptorChain& chain) {
   CHECK(heads_out_[chain.id_]);
   heads_out_[chain.id_] = false;
   descriptors_out_ -= chain.descriptors_;
+  if (chain.replayed_) {
+    --replayed_;
+    return;
+  }
   --next_avail_;
+  if (log_) log_->undo_take(chain.slot_);
 }
 
 void SplitRing::push_used(const DescriptorChain& chain, uint32_t written) {
@@ -150,7 +176,9 @@ void SplitRing::push_used(const DescriptorChain& chain, uint32_t written) {
   areas_.device.store_relaxed<uint32_t>(at, chain.id_);
   areas_.device.store_relaxed<uint32_t>(at + 4, written);
   ++used_idx_;
+  if (log_) log_->begin_used(chain.slot_, {.index = used_idx_});
   areas_.device.store_release<uint16_t>(kIdx, used_idx_);
+  if (log_) log_->finish_used(chain.slot_);
   ++unsignalled_;
 }
 

@@ -15,9 +15,11 @@ class SplitRing : public Ring {
   static constexpr uint64_t driver_bytes(uint16_t size) { return 6 + 2ull * size; }
   static constexpr uint64_t device_bytes(uint16_t size) { return 6 + 8ull * size; }
 
+  static constexpr size_t kUsedIdx = 2;  // offset in the device's part
+
   /// `size` is a power of two; `memory` outlives the ring.
   SplitRing(const GuestMemory& memory, const RingAreas& areas, uint16_t size, uint64_t features,
-            RingPosition position);
+            RingStart start);
 
   Result<bool> pop(DescriptorChain& chain) override;
   void undo_pop(const DescriptorChain& chain) override;
@@ -29,6 +31,8 @@ class SplitRing : public Ring {
   Result<bool> look_for_more();
   Result<uint16_t> read_avail_idx() const;
   Result<uint16_t> read_head() const;
+  Result<uint16_t> check_head(uint16_t head) const;
+  Result<void> pop_replayed(DescriptorChain& chain);
   Result<void> walk(DescriptorChain& chain);
   Result<void> walk_table(const RingDescriptor& indirect, uint32_t seen, ChainBuilder& builder);
 
@@ -45,6 +49,10 @@ class SplitRing : public Ring {
   std::vector<bool> heads_out_;
   uint32_t descriptors_out_ = 0;  // ring elements that belong to chains in flight
   std::vector<GuestSlice> table_slices_;
+
+  std::shared_ptr<InflightLog> log_;  // or null
+  std::vector<InflightLog::Request> replay_;
+  size_t replayed_ = 0;
 };
 
 }  // namespace crosvm

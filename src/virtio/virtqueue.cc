@@ -32,6 +32,28 @@ Result<GuestSlice> open_part(const GuestMemory& memory, const Part& part) {
   return with_context(memory.slice(part.address, part.bytes), format_text("the {}", part.name));
 }
 
+/// Where the ring starts, with what an earlier process left in flight.
+Result<RingStart> start_of(const VirtqueueSetup& setup, const RingAreas& areas, bool packed) {
+  if (!setup.inflight) return RingStart{setup.position, setup.position, {}, nullptr};
+  const InflightLog::Ring ring{
+      .packed = packed,
+      .size = setup.size,
+      .base = setup.position,
+      .used_idx = packed ? uint16_t{0} : areas.device.load_acquire<uint16_t>(SplitRing::kUsedIdx),
+      .descriptor_area = areas.descriptor};
+  auto standing = TRY(with_context(setup.inflight->open(ring), "its log of requests in flight"));
+  RingStart start{standing.used, standing.used, std::move(standing.requests), setup.inflight};
+  for (const InflightLog::Request& request : start.replay) {
+    if (packed) {
+      const auto elements = static_cast<uint16_t>(request.elements.size());
+      start.available = PackedRing::advanced(start.available, elements, setup.size);
+    } else {
+      ++start.available.index;
+    }
+  }
+  return start;
+}
+
 Result<std::unique_ptr<Ring>> make_split(const GuestMemory& memory, const VirtqueueSetup& setup) {
   const uint16_t size = setup.size;
   const VringAddresses& at = setup.addresses;
@@ -45,7 +67,8 @@ Result<std::unique_ptr<Ring>> make_split(const GuestMemory& memory, const Virtqu
           TRY(open_part(memory, {"avail ring", at.driver_area, SplitRing::driver_bytes(size), 2})),
       .device =
           TRY(open_part(memory, {"used ring", at.device_area, SplitRing::device_bytes(size), 4}))};
-  return std::make_unique<SplitRing>(memory, areas, size, setup.features, setup.position);
+  return std::make_unique<SplitRing>(memory, areas, size, setup.features,
+                                     TRY(start_of(setup, areas, false)));
 }
 
 Result<std::unique_ptr<Ring>> make_packed(const GuestMemory& memory, const VirtqueueSetup& setup) {
@@ -62,7 +85,8 @@ Result<std::unique_ptr<Ring>> make_packed(const GuestMemory& memory, const Virtq
           memory, {"driver event suppression", at.driver_area, PackedRing::kEventBytes, 4})),
       .device = TRY(open_part(
           memory, {"device event suppression", at.device_area, PackedRing::kEventBytes, 4}))};
-  return std::make_unique<PackedRing>(memory, areas, size, setup.features, setup.position);
+  return std::make_unique<PackedRing>(memory, areas, size, setup.features,
+                                      TRY(start_of(setup, areas, true)));
 }
 
 Result<std::unique_ptr<Ring>> make_ring(const GuestMemory& memory, const VirtqueueSetup& setup) {

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "memory/guest_memory.h"
 #include "virtio/descriptor_chain.h"
+#include "virtio/inflight_log.h"
 #include "virtio/ring_position.h"
 
 namespace crosvm {
@@ -32,6 +33,9 @@ struct VirtqueueSetup {
   RingPosition position;
   Fd kick;  ///< an eventfd that the driver's notifications signal
   Fd call;  ///< an eventfd that we signal to interrupt the driver; none: the driver polls
+  /// Requests in flight are remembered in it; what it remembers of an earlier process comes first,
+  /// and it knows better than `position`. May be null.
+  std::shared_ptr<InflightLog> inflight = {};
 };
 
 /// The device's side of one virtqueue, split or packed. Belongs to one event loop's thread.
