@@ -2,11 +2,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <random>
 
 #include "vhost/inflight_region.h"
 #include "vhost/vhost_test_frontend.h"
+#include "virtio/rig/queue_bench.h"
 #include "virtio/ring_abi.h"
 
 namespace crosvm {
@@ -187,6 +190,106 @@ TEST_P(InflightTest, WhateverTheMemoryHolds) {
     frontend.turn();
     frontend.connect();
   }
+}
+
+/// A log that looks, between any two of its steps, at what another process would find if this one
+/// died there.
+class Witness : public InflightLog {
+ public:
+  Witness(std::shared_ptr<InflightLog> log, std::function<void(RingPosition, int)> died)
+      : log_(std::move(log)), died_(std::move(died)) {}
+
+  Result<Standing> open(const Ring& ring) override {
+    used_ = ring.base;
+    return log_->open(ring);
+  }
+  uint16_t take(uint16_t head, std::span<const RingDescriptor> elements) override {
+    died_(used_, out_);
+    const uint16_t slot = log_->take(head, elements);
+    died_(used_, ++out_);
+    return slot;
+  }
+  void undo_take(uint16_t slot) override {
+    log_->undo_take(slot);
+    died_(used_, --out_);
+  }
+  void begin_used(uint16_t slot, RingPosition used) override {
+    died_(used_, out_);
+    log_->begin_used(slot, used);
+    died_(used_, out_);
+    next_used_ = used;
+  }
+  void finish_used(uint16_t slot) override {
+    used_ = next_used_;
+    died_(used_, --out_);  // the driver can see it already
+    log_->finish_used(slot);
+    died_(used_, out_);
+  }
+
+ private:
+  std::shared_ptr<InflightLog> log_;
+  std::function<void(RingPosition, int)> died_;
+  RingPosition used_;
+  RingPosition next_used_;
+  int out_ = 0;
+};
+
+TEST_P(InflightTest, WhereverAProcessDiesTheNextKnowsWhatIsInFlight) {
+  QueueBench bench({.size = 16, .packed = packed(), .event_idx = true, .indirect = false});
+  VhostUserInflight description{
+      .mmap_size = 0, .mmap_offset = 0, .num_queues = 2, .queue_size = 16, .padding = 0};
+  const auto make = [&] { return VhostTestFrontend::must(InflightRegion::create(description)); };
+  const Fd file = make();
+  const Fd copy = make();
+  const auto queue_of = [&](const Fd& of) {
+    return VhostTestFrontend::must(
+        InflightRegion::queue(VhostTestFrontend::must(InflightRegion::map(description, of)), 1));
+  };
+  const Mapped here(file, description.mmap_size);
+  const Mapped there(copy, description.mmap_size);
+  VirtqueueSetup setup = bench.setup();
+  InflightLog::Ring ring{.packed = packed(),
+                         .size = 16,
+                         .base = {},
+                         .used_idx = 0,
+                         .descriptor_area = VhostTestFrontend::must(bench.memory().guest().slice(
+                             setup.addresses.descriptor_area, 16 * 16))};
+  int deaths = 0;
+  setup.inflight = std::make_shared<Witness>(queue_of(file), [&](RingPosition used, int out) {
+    std::ranges::copy(here.bytes(), there.bytes().begin());
+    if (!packed()) ring.used_idx = bench.driver().ring().split()->used_idx();
+    const auto standing = queue_of(copy)->open(ring);
+    ASSERT_TRUE(standing) << standing.error().what();
+    EXPECT_EQ(standing->requests.size(), static_cast<size_t>(out));
+    EXPECT_EQ(standing->used, used);
+    ++deaths;
+  });
+  auto queue = VhostTestFrontend::must(Virtqueue::create(bench.memory().guest(), std::move(setup)));
+
+  std::mt19937 random(11);
+  std::vector<DescriptorChain> held;
+  for (int step = 0; step < 2000; ++step) {
+    RigDriver& driver = bench.driver();
+    if (random() % 2 == 0 && driver.outstanding() < 5) {
+      std::vector<RigBuffer> buffers{readable("x")};
+      for (unsigned more = random() % 3; more > 0; --more) buffers.push_back(writable(1));
+      driver.send(buffers);
+    } else if (random() % 2 == 0) {
+      if (auto chain = VhostTestFrontend::must(queue.pop())) {
+        if (random() % 8 == 0) {
+          queue.undo_pop(std::move(*chain));
+        } else {
+          held.push_back(std::move(*chain));
+        }
+      }
+    } else if (!held.empty()) {
+      std::swap(held[random() % held.size()], held.back());
+      queue.push_used(std::move(held.back()), 0);
+      held.pop_back();
+      EXPECT_TRUE(driver.try_used());
+    }
+  }
+  EXPECT_GT(deaths, 1000);
 }
 
 TEST(InflightRegion, RefusesWhatCannotBe) {
