@@ -22,6 +22,7 @@ FrontendRings::FrontendRings(VhostPort& port, Events events, std::vector<uint16_
       events_(std::move(events)),
       largest_(std::move(largest)),
       offered_(offered),
+      first_offered_(offered),
       rings_(largest_.size()) {}
 
 bool FrontendRings::packed() const {
@@ -49,6 +50,9 @@ void FrontendRings::set_features(uint64_t features) {
   const uint64_t unknown = features & ~offered_;
   if (unknown != 0) refuse(format_text("features {:#x} were not offered", unknown));
   wanted_features_ = features & offered_;
+  if (const uint64_t lacking = features & first_offered_ & ~offered_; lacking != 0) {
+    return break_down(format_text("the device that took over lacks the features {:#x}", lacking));
+  }
   if (link_ == Link::kGone) {
     broken_ = false;  // told to each driver that comes
     return break_down("the device is gone");

@@ -130,6 +130,7 @@ class FrontendRings {
   Events events_;
   std::vector<uint16_t> largest_;
   uint64_t offered_;
+  uint64_t first_offered_;  // what the driver was shown
   std::vector<Ring> rings_;
 
   // What is wanted and what the device was told: it learns of a change with all rings stopped.

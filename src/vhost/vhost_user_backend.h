@@ -31,9 +31,10 @@ struct VhostUserOptions {
   uint16_t max_queue_size = 32768;
   /// Bytes of device configuration, when it is known; else as the type has.
   std::optional<size_t> config_length{};
-  /// How long a back-end may be silent that owes an answer. A ring that stops answers when its
-  /// requests have ended.
+  /// How long a back-end may be silent that owes an answer.
   std::chrono::milliseconds patience{10'000};
+  /// The same while a ring stops: its requests must end first, which takes as long as a disk does.
+  std::chrono::milliseconds stop_patience{120'000};
   /// Called on the loop when the back-end is gone, with the cause, which has been logged. It must
   /// not end the VhostUserBackend. None: kGiveUp.
   std::function<AfterLoss(const Error& cause)> disconnected{};
@@ -76,8 +77,9 @@ class VhostUserBackend : public LoopBackend {
 
   /// Takes another back-end of the same device in the place of one that is gone, after
   /// kAwaitAnother. All that the driver has set up is told to it, and the rings go on where they
-  /// were: with INFLIGHT_SHMFD every request that was in flight is executed once more, without it
-  /// each that a split ring has not given back; then a packed ring needs a reset. `done` is called
+  /// were. With INFLIGHT_SHMFD each request that was in flight is executed once more; without it a
+  /// split ring goes on behind the last request that came back, which loses none if the back-end
+  /// takes them in order, and a packed ring needs a reset. `done` is called
   /// on the loop. Errors: those of `create`, and not_supported naming the features that it lacks.
   /// After an error another may be tried. From any thread.
   void reconnect(Fd socket, std::function<void(Result<void>)> done);

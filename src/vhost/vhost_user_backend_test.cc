@@ -284,7 +284,7 @@ TEST(VhostUserBackend, TellsAllWhenTheBackEndGoes) {
 TEST(VhostUserBackend, DeclaresASilentBackEndDead) {
   Script script = silent_from(VHOST_USER_GET_VRING_BASE);
   VhostUserOptions wanted = options();
-  wanted.patience = 100ms;
+  wanted.stop_patience = 100ms;
   std::promise<std::string> gone;
   wanted.disconnected = [&](const Error& cause) {
     gone.set_value(cause.what());
@@ -322,7 +322,7 @@ TEST(VhostUserBackend, NeedsAResetWhenTheBackEndRefuses) {
 /// Whatever the peer does, it ends, and in time.
 void live(Script script) {
   VhostUserOptions wanted = options();
-  wanted.patience = 300ms;
+  wanted.patience = wanted.stop_patience = 300ms;
   Talk talk(std::move(script), wanted);
   if (!talk.made) return;
   Listener listener;

@@ -16,15 +16,15 @@ VhostUserConversation::VhostUserConversation(Fd socket, Clock::duration patience
 
 std::optional<VhostUserConversation::Clock::time_point> VhostUserConversation::deadline() const {
   if (awaited_.empty()) return {};
-  return silent_since_ + patience_;
+  return silent_since_ + awaited_.front().patience;
 }
 
 Result<void> VhostUserConversation::check_deadline(Clock::time_point now) const {
-  if (awaited_.empty() || now < silent_since_ + patience_) return {};
-  return fail(
-      Error(std::errc::timed_out,
-            format_text("no answer to vhost-user request {} in {} ms", awaited_.front().request,
-                        std::chrono::duration_cast<milliseconds>(patience_).count())));
+  if (awaited_.empty() || now < silent_since_ + awaited_.front().patience) return {};
+  return fail(Error(
+      std::errc::timed_out,
+      format_text("no answer to vhost-user request {} in {} ms", awaited_.front().request,
+                  std::chrono::duration_cast<milliseconds>(awaited_.front().patience).count())));
 }
 
 Result<void> VhostUserConversation::transmit(VhostUserMessage message) {
@@ -46,9 +46,12 @@ Result<void> VhostUserConversation::tell(VhostUserMessage message) {
   return transmit(std::move(message));
 }
 
-Result<void> VhostUserConversation::ask(VhostUserMessage message, OnAnswer on_answer) {
+Result<void> VhostUserConversation::ask(VhostUserMessage message, OnAnswer on_answer,
+                                        std::optional<Clock::duration> patience) {
   if (awaited_.empty()) silent_since_ = Clock::now();
-  awaited_.push_back({.request = message.request, .on_answer = std::move(on_answer)});
+  awaited_.push_back({.request = message.request,
+                      .on_answer = std::move(on_answer),
+                      .patience = patience.value_or(patience_)});
   return transmit(std::move(message));
 }
 

@@ -40,8 +40,9 @@ class VhostUserConversation {
 
   /// Sends a request without an answer.
   Result<void> tell(VhostUserMessage message);
-  /// Sends one whose answer has a payload of its own.
-  Result<void> ask(VhostUserMessage message, OnAnswer on_answer);
+  /// Sends one whose answer has a payload of its own. `patience`: other than usual.
+  Result<void> ask(VhostUserMessage message, OnAnswer on_answer,
+                   std::optional<Clock::duration> patience = {});
   /// Sends one that the back-end acknowledges, if it does such a thing; else it counts as done at
   /// once. `on_done` may be empty. `refused` gets what the back-end does not do; the conversation
   /// goes on, and `on_done` is called all the same.
@@ -59,6 +60,7 @@ class VhostUserConversation {
   struct Awaited {
     uint32_t request;
     OnAnswer on_answer;
+    Clock::duration patience;
   };
   Result<void> transmit(VhostUserMessage message);
   Result<void> take(VhostUserMessage message);

@@ -162,19 +162,23 @@ void VhostUserDevice::settle() {
 }
 
 void VhostUserDevice::arm_timer() {
-  // One that is armed may fire early, and then is armed anew.
+  // One that fires early is armed anew: answers mostly come long before.
   const auto deadline = peer_->conversation.deadline();
-  if (peer_->timer != 0 || !deadline) return;
+  if (!deadline || (peer_->timer != 0 && peer_->timer_at <= *deadline)) return;
+  if (peer_->timer != 0) loop().cancel(peer_->timer);
+  peer_->timer_at = *deadline;
   peer_->timer = loop().at(*deadline, [this] { timer_fired(); });
 }
 
 void VhostUserDevice::disconnect() {
   if (!peer_) return;
+  // A handshake that failed is no business of the loop, which runs on another thread.
   for (EventLoop::WatchId id : {peer_->watch, peer_->requests_watch, peer_->error_watch}) {
-    loop().unwatch(id);
+    if (id != 0) loop().unwatch(id);
   }
-  loop().cancel(peer_->timer);
-  loop().cancel(peer_->requests_timer);
+  for (EventLoop::TimerId id : {peer_->timer, peer_->requests_timer}) {
+    if (id != 0) loop().cancel(id);
+  }
   peer_.reset();
 }
 
@@ -292,9 +296,8 @@ void VhostUserDevice::hold_requests() {
 }
 
 Result<void> VhostUserDevice::watch_ring_error() {
-  if (!peer_->ring_error) peer_->ring_error = TRY(make_eventfd());
   if (peer_->error_watch != 0) return {};
-  drain_eventfd(peer_->ring_error);  // said of rings before a reset
+  peer_->ring_error = TRY(make_eventfd());
   peer_->error_watch =
       TRY(loop().watch(peer_->ring_error, EPOLLIN, [this](uint32_t) { ring_error_ready(); }));
   return {};
@@ -303,9 +306,10 @@ Result<void> VhostUserDevice::watch_ring_error() {
 void VhostUserDevice::ring_error_ready() {
   std::lock_guard lock(mutex());
   if (closed() || !peer_) return;
-  drain_eventfd(peer_->ring_error);
-  // Until a ring starts again: it says no more than it has said.
+  // Never read: the back-end has it too, and might make that block. When a ring starts again there
+  // is another one.
   loop().unwatch(std::exchange(peer_->error_watch, 0));
+  peer_->ring_error = {};
   rings().break_down("its vhost-user back-end reports a broken ring");
   settle();
 }

@@ -58,6 +58,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
     EventLoop::WatchId requests_watch = 0;
     EventLoop::WatchId error_watch = 0;
     EventLoop::TimerId timer = 0;
+    EventLoop::Clock::time_point timer_at{};
     uint32_t events = 0;  // those of `watch`
     unsigned served_requests = 0;
     bool requests_held = false;  // for a while, as there were too many

@@ -233,7 +233,7 @@ void VhostUserDevice::stop_ring(uint16_t index, std::function<void(RingPosition)
   };
   // Disabled afterwards: a network device drops what it finds in a ring that is not enabled.
   note(peer_->conversation.ask(vring_state(VHOST_USER_GET_VRING_BASE, index, 0),
-                               std::move(on_answer)));
+                               std::move(on_answer), options_.stop_patience));
   if (up() && said().negotiates()) {
     order(vring_state(VHOST_USER_SET_VRING_ENABLE, index, 0), only_complains());
   }

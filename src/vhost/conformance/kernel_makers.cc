@@ -139,7 +139,7 @@ class NetSubject : public BackendSubject {
 BackendMaker vhost_net_maker() {
   return {
       .name = "VhostNet",
-      .abilities = {},
+      .abilities = {.needs_reset = true},
       .missing = missing,
       .make = [](const SubjectOptions& options) { return std::make_unique<NetSubject>(options); }};
 }
