@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/seccomp.h>
-#include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -114,16 +114,18 @@ TEST(SeccompFilterTest, TheListenerHearsOfDeniedCalls) {
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
   Fd hear(ends[0]);
   Fd tell(ends[1]);
-  // A thread's filter is the thread's alone, and its listener the process's.
-  std::thread([&] {
+  // A process that shares our descriptors: its listener is ours.
+  const auto child = static_cast<pid_t>(
+      ::syscall(SYS_clone, static_cast<long>(CLONE_FILES | SIGCHLD), 0L, 0L, 0L, 0L));
+  if (child == 0) {
     ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     auto listener = install_seccomp(program, {.all_threads = false, .listener = true});
     int number = listener ? listener->release() : -1;
     (void)!::write(tell.get(), &number, sizeof(number));
     int result = errno_of(::syscall(SYS_getppid));
     (void)!::write(tell.get(), &result, sizeof(result));
-    ::syscall(SYS_exit, 0);
-  }).detach();
+    ::syscall(SYS_exit_group, 0);
+  }
   int number = -1;
   ASSERT_EQ(::read(hear.get(), &number, sizeof(number)), ssize_t{sizeof(number)});
   Fd listener(number);
@@ -137,6 +139,7 @@ TEST(SeccompFilterTest, TheListenerHearsOfDeniedCalls) {
   int result = 0;
   ASSERT_EQ(::read(hear.get(), &result, sizeof(result)), ssize_t{sizeof(result)});
   EXPECT_EQ(result, EDOM);
+  EXPECT_EQ(::waitpid(child, nullptr, 0), child);
 }
 
 TEST(SeccompFilterTest, AllThreadsGetIt) {
