@@ -25,11 +25,15 @@ native_start() {
   mkdir -p "${copy%/*}"
   cp "$build/release/crosvm" "$copy"
   truncate -s 64M "$disk"
-  local base=(run --disable-sandbox -m 512 --serial type=stdout,hardware=debugcon --serial type=sink,num=1)
+  local base=(run -m 512 --serial type=stdout,hardware=debugcon --serial type=sink,num=1)
   local devices=(--block "$disk" --serial type=sink,hardware=virtio-console,num=1)
-  for with in "no devices" "block, console, rng"; do
-    local flags=("${base[@]}" --no-rng)
-    [ "$with" = "no devices" ] || flags=("${base[@]}" "${devices[@]}")
+  for with in "no devices" "block, console, rng" "the same without sandbox"; do
+    local flags=("${base[@]}")
+    case $with in
+      "no devices") flags+=(--no-rng) ;;
+      "block, console, rng") flags+=("${devices[@]}") ;;
+      *) flags+=("${devices[@]}" --disable-sandbox) ;;
+    esac
     result=$("$build/release/start_bench" "$starts" "$copy" "${flags[@]}" "$build/release/payload/payload_spin") ||
       die "the payload did not start" "see the message above, and crosvm doctor"
     report_value "$name, $with, CPU, median of $starts" "$(field cpu_ms <<<"$result")" ms 8

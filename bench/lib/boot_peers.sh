@@ -19,7 +19,7 @@ qemu_disk=(-drive "file=$disk,format=raw,if=none,id=disk,readonly=on,aio=io_urin
 # boot MONITOR: prints what start_bench measured of one boot.
 boot() {
   local until=@@crosvm-begin@@
-  local command=(crosvm run --disable-sandbox -c 1 -m 512 --serial type=stdout,num=1,console -i "$initrd")
+  local command=(crosvm run -c 1 -m 512 --serial type=stdout,num=1,console -i "$initrd")
   case $1 in
     crosvm) command+=(--no-rng -p "$words" "$kernel") ;;
     crosvm-hugepages) command+=(--no-rng --hugepages -p "$words" "$kernel") ;;

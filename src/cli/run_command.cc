@@ -171,6 +171,16 @@ Result<void> set(RunOptions& options, std::string_view) {
   options.config.*kMember = kTo;
   return {};
 }
+/// Stores the text in a member of SandboxOptions.
+template <auto kMember>
+Result<void> store_sandbox(RunOptions& options, std::string_view value) {
+  options.config.sandbox_options.*kMember = std::string(value);
+  return {};
+}
+Result<void> take_seccomp_log_failures(RunOptions& options, std::string_view) {
+  options.config.sandbox_options.seccomp_log_failures = true;
+  return {};
+}
 /// For switches that ask for what this build always does: it has no such device.
 Result<void> nothing_to_do(RunOptions&, std::string_view) { return {}; }
 
@@ -207,9 +217,12 @@ constexpr Reader kReaders[] = {
     {"no-usb", nothing_to_do},
     {"oem-strings", append<&RunOptions::oem_strings>},
     {"params", append<&Config::params>},
+    {"pivot-root", store_sandbox<&SandboxOptions::pivot_root>},
     {"root", take_old_disk<true, true>},
     {"rwdisk", take_old_disk<false, false>},
     {"rwroot", take_old_disk<false, true>},
+    {"seccomp-log-failures", take_seccomp_log_failures},
+    {"seccomp-policy-dir", store_sandbox<&SandboxOptions::seccomp_policy_dir>},
     {"serial", take_serial},
     {"smbios", take_smbios},
     {"socket", store<&Config::socket>},

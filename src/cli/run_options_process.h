@@ -8,9 +8,9 @@ namespace crosvm::option_table {
 
 inline constexpr Option kSandboxOptions[] = {
     Option("disable-sandbox", kSwitch, "Run devices in this process, without a jail").built(),
-    Option("pivot-root", kPath, "Empty directory that is the root of jails"),
-    Option("seccomp-policy-dir", kPath, "Take system call filters from here"),
-    Option("seccomp-log-failures", kSwitch, "Log refused system calls instead of killing"),
+    Option("pivot-root", kPath, "Empty directory that is the root of jails").built(),
+    Option("seccomp-policy-dir", kPath, "Take system call filters from here").built(),
+    Option("seccomp-log-failures", kSwitch, "Log refused system calls instead of killing").built(),
 };
 
 inline constexpr Option kLifecycleOptions[] = {

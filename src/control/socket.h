@@ -35,6 +35,8 @@ class Listener {
   Result<std::optional<PacketSocket>> accept();
 
   const Fd& fd() const { return fd_; }
+  /// Whether there is a file that goes away with this.
+  bool made_file() const { return made_.has_value(); }
   /// Where clients connect; the path given for an adopted socket.
   const std::string& path() const { return path_; }
 

@@ -13,29 +13,12 @@
 
 #include "base/event_loop.h"
 #include "base/format.h"
-#include "base/io_uring.h"
 #include "base/log.h"
 #include "virtio/config_writes.h"
+#include "virtio/device_rings.h"
 
 namespace crosvm {
 namespace {
-
-// Operations that one submission can hold: a queue's worth of requests.
-constexpr uint32_t kRingEntries = 256;
-
-/// As many rings as the device can use, or none where the host has none to give.
-std::vector<IoUring> make_rings(const std::string& name, size_t count) {
-  std::vector<IoUring> rings;
-  for (size_t i = 0; i < count; ++i) {
-    auto ring = IoUring::create(kRingEntries);
-    if (!ring) {
-      log::info("{}: no io_uring: {}", name, ring.error().what());
-      return {};
-    }
-    rings.push_back(std::move(*ring));
-  }
-  return rings;
-}
 
 /// `done`, called in its end at the latest: also when the loop that should call it has failed.
 template <class Argument>
@@ -118,7 +101,7 @@ Result<void> LocalBackend::State::make_host(const std::string& name, OpenedDevic
       .needs_reset = [this] { tell([](BackendListener& to) { to.needs_reset(); }); }};
   auto make = [&](DeviceEvents& to_host) {
     return device.create(
-        {.loop = *loop, .events = to_host, .rings = make_rings(name, device.rings())});
+        {.loop = *loop, .events = to_host, .rings = make_device_rings(name, device.rings())});
   };
   host = TRY(DeviceHost::create(name, std::move(events), make));
   info = host->info();

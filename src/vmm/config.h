@@ -8,6 +8,7 @@
 
 #include "arch/kernel_entry.h"
 #include "arch/nested.h"
+#include "jail/sandbox_options.h"
 #include "platform/serial_config.h"
 #include "vmm/device_request.h"
 
@@ -41,6 +42,7 @@ struct Config {
   bool rng = true;                            ///< false with `--no-rng`
   bool virtio_intx = true;                    ///< false with `--disable-virtio-intx`
   bool sandbox = true;                        ///< false with `--disable-sandbox`
+  SandboxOptions sandbox_options;
   std::optional<std::string> socket;
   std::string kvm_device = "/dev/kvm";
   bool i8042 = true;

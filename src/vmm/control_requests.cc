@@ -105,6 +105,11 @@ Result<void> ControlRequests::listen(const std::optional<std::string>& path) {
   return {};
 }
 
+std::optional<std::string> ControlRequests::made_file() const {
+  if (!listener_ || !listener_->made_file()) return std::nullopt;
+  return listener_->path();
+}
+
 Result<void> ControlRequests::serve(EventLoop& loop, Machine& machine, std::function<void()> stop) {
   if (!listener_) return {};
   auto handler = [&loop, &machine, stop = std::move(stop)](Request request, const Reply& reply) {

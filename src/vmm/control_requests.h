@@ -18,6 +18,8 @@ class ControlRequests {
   /// Binds the socket, if `path` is given; clients may connect from now on and wait. Errors: those
   /// of control::Listener::open, naming `--socket`.
   Result<void> listen(const std::optional<std::string>& path);
+  /// The path of the socket file that `listen` made, if it made one.
+  std::optional<std::string> made_file() const;
   /// Answers them on `loop` until `close`. `stop` ends the VM.
   Result<void> serve(EventLoop& loop, Machine& machine, std::function<void()> stop);
   /// Drops all clients and removes the socket; before the machine goes away.

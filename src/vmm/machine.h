@@ -7,6 +7,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "jail/workers.h"
 #include "vmm/config.h"
 #include "vmm/exit_state.h"
 #include "vmm/vcpu_group.h"
@@ -45,8 +46,10 @@ struct MachineEvents {
   std::function<void()> left_by_escape;     ///< Ctrl-A x on the terminal
 };
 
-/// Builds the machine of this architecture. Errors name the object, the cause and the fix.
+/// Builds the machine of this architecture. Its virtio devices run in processes of `workers`, or in
+/// this one when that is null. Errors name the object, the cause and the fix.
 Result<std::unique_ptr<Machine>> build_machine(const Config& config, EventLoop& loop,
-                                               MachineEvents events);
+                                               MachineEvents events,
+                                               std::unique_ptr<Workers> workers);
 
 }  // namespace crosvm

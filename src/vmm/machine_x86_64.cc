@@ -19,9 +19,7 @@
 #include "platform/debugcon.h"
 #include "platform/i8042.h"
 #include "platform/serial.h"
-#include "virtio/local_backend.h"
 #include "virtio/virtio_pci.h"
-#include "vmm/virtio_devices.h"
 
 namespace crosvm {
 
@@ -72,25 +70,31 @@ x86_64::SmbiosConfig smbios(const SmbiosIdentity& given) {
 using namespace x86_64;  // NOLINT(google-build-using-namespace): the wiring of this architecture
 
 Result<std::unique_ptr<Machine>> build_machine(const Config& config, EventLoop& loop,
-                                               MachineEvents events) {
-  return MachineX86::build(config, loop, std::move(events));
+                                               MachineEvents events,
+                                               std::unique_ptr<Workers> workers) {
+  return MachineX86::build(config, loop, std::move(events), std::move(workers));
 }
 
-MachineX86::MachineX86(const Config& config, EventLoop& loop, MachineEvents events)
+MachineX86::MachineX86(const Config& config, EventLoop& loop, MachineEvents events,
+                       std::unique_ptr<Workers> workers)
     : config_(config),
       loop_(loop),
       events_(std::move(events)),
+      workers_(std::move(workers)),
       vcpus_(io_, {.ended = [this](ExitState state) { events_.ended(state); },
                    .resumed = [this] { pm_->resumed(); }}) {}
 
 MachineX86::~MachineX86() { stop(); }
 
 Result<std::unique_ptr<Machine>> MachineX86::build(const Config& config, EventLoop& loop,
-                                                   MachineEvents events) {
-  std::unique_ptr<MachineX86> machine(new MachineX86(config, loop, std::move(events)));
+                                                   MachineEvents events,
+                                                   std::unique_ptr<Workers> workers) {
+  std::unique_ptr<MachineX86> machine(
+      new MachineX86(config, loop, std::move(events), std::move(workers)));
   BootFiles files = TRY(open_boot_files(config));
   machine->stop_event_ = TRY(make_eventfd());
   TRY(machine->read_user_acpi());
+  TRY(machine->open_devices());
   TRY(machine->create_memory());
   TRY(machine->create_vm());
   TRY(machine->add_pci());
@@ -117,6 +121,14 @@ Result<void> MachineX86::read_user_acpi() {
   return fail(Error::invalid(
       format_text("ACPI table {}: its SCI {} is no pin of the interrupt controller; it has {}",
                   user_acpi_.fadt->path, sci_gsi_, kIoapicPins)));
+}
+
+/// Their processes start while the rest of the machine is built.
+Result<void> MachineX86::open_devices() {
+  virtio_ = TRY(VirtioDevices::open(config_, serial_host()));
+  for (const auto& console : virtio_.consoles) reads_terminal_ |= console->reads_terminal();
+  if (workers_) TRY(virtio_.start(*workers_));
+  return {};
 }
 
 Result<void> MachineX86::create_memory() {
@@ -169,24 +181,13 @@ Result<void> MachineX86::add_pci() {
 }
 
 Result<void> MachineX86::add_pci_functions() {
-  VirtioDevices virtio = TRY(VirtioDevices::open(config_, serial_host()));
-  consoles_ = std::move(virtio.consoles);
-  for (const auto& console : consoles_) reads_terminal_ |= console->reads_terminal();
-  if (config_.sandbox && !virtio.devices.empty()) {
-    log::warn(
-        "the virtio devices run in the process of the VMM, as this build has no jailed workers "
-        "yet; --disable-sandbox says that this is meant");
-  }
   // In the order of creation, which the guest sees in its slots.
-  std::vector<PciWish> wishes = TRY(virtio.wishes());
+  std::vector<PciWish> wishes = TRY(virtio_.wishes());
   for (PciWish& wish : wishes) wish.intx = config_.virtio_intx;
   wishes.push_back({.label = "pvpanic", .intx = false});
   const std::vector<PciPlace> places = TRY(reserve_places(*pci_, *intx_lines_, wishes));
-  for (size_t i = 0; i < virtio.devices.size(); ++i) {
-    VirtioDevices::Device& device = virtio.devices[i];
-    TRY(add_virtio(TRY(LocalBackend::create(device.request.name, std::move(device.opened))),
-                   places[i]));
-  }
+  std::vector<std::unique_ptr<DeviceBackend>> backends = TRY(virtio_.run(workers_.get()));
+  for (size_t i = 0; i < backends.size(); ++i) TRY(add_virtio(std::move(backends[i]), places[i]));
   return pci_->add_reserved(std::make_shared<Pvpanic>(events_.panicked), places.back().address);
 }
 
@@ -334,12 +335,13 @@ Result<void> MachineX86::create_vcpus() {
 
 Result<void> MachineX86::start() {
   if (reads_terminal_) {
+    if (workers_) TRY(workers_->spawner().guard_terminal());
     Fd input(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
     if (std::optional<RawTerminal> raw = TRY(RawTerminal::enter(input))) {
       terminal_.emplace(std::move(*raw));
     }
     terminal_sizes_ = TRY(TerminalSizes::watch(loop_, [this](ConsoleSize size) {
-      for (const auto& console : consoles_) console->resize(size);
+      for (const auto& console : virtio_.consoles) console->resize(size);
     }));
   }
   return vcpus_.start(std::move(created_vcpus_));

@@ -19,10 +19,10 @@
 #include "platform/terminal.h"
 #include "virtio/device_backend.h"
 #include "vmm/boot_files.h"
-#include "vmm/console_link.h"
 #include "vmm/guest_io.h"
 #include "vmm/machine.h"
 #include "vmm/terminal_size.h"
+#include "vmm/virtio_devices.h"
 
 namespace crosvm {
 
@@ -30,7 +30,8 @@ namespace crosvm {
 class MachineX86 : public Machine {
  public:
   static Result<std::unique_ptr<Machine>> build(const Config& config, EventLoop& loop,
-                                                MachineEvents events);
+                                                MachineEvents events,
+                                                std::unique_ptr<Workers> workers);
   ~MachineX86() override;
 
   Result<void> start() override;
@@ -44,10 +45,12 @@ class MachineX86 : public Machine {
   std::string_view hypervisor_name() override { return vm_->backend_name(); }
 
  private:
-  MachineX86(const Config& config, EventLoop& loop, MachineEvents events);
+  MachineX86(const Config& config, EventLoop& loop, MachineEvents events,
+             std::unique_ptr<Workers> workers);
 
   // The steps of `build`, in order.
   Result<void> read_user_acpi();
+  Result<void> open_devices();
   Result<void> create_memory();
   Result<void> create_vm();
   Result<void> add_pci();
@@ -84,7 +87,8 @@ class MachineX86 : public Machine {
   std::optional<MsiRoutes> msi_routes_;
   std::unique_ptr<InterruptRelay> relay_;
   std::optional<IntxLines> intx_lines_;
-  std::vector<std::unique_ptr<ConsoleLink>> consoles_;  // pass on what the devices below write
+  VirtioDevices virtio_;  // until they are part of the machine; its consoles pass bytes on
+  std::unique_ptr<Workers> workers_;
   GuestIo io_;
   std::optional<PciRoot> pci_;
   std::shared_ptr<Pm> pm_;

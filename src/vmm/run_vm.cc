@@ -14,6 +14,7 @@
 #include "base/host_cpus.h"
 #include "base/log.h"
 #include "base/log_limit.h"
+#include "jail/workers.h"
 #include "vmm/control_requests.h"
 #include "vmm/end_signals.h"
 #include "vmm/machine.h"
@@ -33,19 +34,35 @@ class VmRun {
 
  private:
   Result<ExitState> build_and_run(const Config& config) {
+    std::unique_ptr<Spawner> spawner;
+    if (config.sandbox) spawner = TRY(Spawner::start());  // while we have one thread
     loop_ = TRY(EventLoop::create());
     signals_ = TRY(EndSignals::create(*loop_, [this](int number) {
       log::info("ending the VM on SIG{}", ::sigabbrev_np(number));
       end(ExitState::kStop);
     }));
     TRY(control_.listen(config.socket));
-    machine_ = TRY(build_machine(config, *loop_, events()));
+    std::unique_ptr<Workers> workers;
+    if (spawner) workers = TRY(make_workers(config, std::move(spawner)));
+    machine_ = TRY(build_machine(config, *loop_, events(), std::move(workers)));
     TRY(machine_->start());
     TRY(control_.serve(*loop_, *machine_, [this] { end(ExitState::kStop); }));
     TRY(loop_->run());
     control_.close();
     machine_->stop();
     return *end_;
+  }
+
+  Result<std::unique_ptr<Workers>> make_workers(const Config& config,
+                                                std::unique_ptr<Spawner> spawner) {
+    if (const std::optional<std::string> path = control_.made_file()) {
+      TRY(spawner->guard_socket(*path));
+    }
+    return Workers::create(*loop_, std::move(spawner), config.sandbox_options,
+                           [this](const std::string& device, const std::string& cause) {
+                             log::error("{}: its process {}; the VM ends with it", device, cause);
+                             end(ExitState::kCrash);
+                           });
   }
 
   /// Called on any thread; what follows happens on the loop, in the order of the calls. A guest can

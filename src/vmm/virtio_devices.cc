@@ -4,6 +4,7 @@
 
 #include "base/format.h"
 #include "devices/all_devices.h"
+#include "virtio/local_backend.h"
 
 namespace crosvm {
 namespace {
@@ -30,6 +31,28 @@ Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost
     all.devices.push_back(TRY(open_device({.type = "rng", .name = "rng", .text = ""})));
   }
   return all;
+}
+
+Result<void> VirtioDevices::start(Workers& workers) {
+  for (Device& device : devices) {
+    const DeviceRequest& request = device.request;
+    device.worker =
+        TRY(workers.start(*find_device(request.type), request.name, request.text, *device.opened));
+    device.opened.reset();
+  }
+  return {};
+}
+
+Result<std::vector<std::unique_ptr<DeviceBackend>>> VirtioDevices::run(Workers* workers) {
+  std::vector<std::unique_ptr<DeviceBackend>> backends;
+  for (Device& device : devices) {
+    if (workers) {
+      backends.push_back(TRY(workers->finish(device.worker)));
+    } else {
+      backends.push_back(TRY(LocalBackend::create(device.request.name, std::move(device.opened))));
+    }
+  }
+  return backends;
 }
 
 Result<std::vector<PciWish>> VirtioDevices::wishes() const {

@@ -4,8 +4,10 @@
 #include <vector>
 
 #include "base/result.h"
+#include "jail/workers.h"
 #include "pci/pci_places.h"
 #include "platform/serial_backend.h"
+#include "virtio/device_backend.h"
 #include "virtio/device_factory.h"
 #include "vmm/config.h"
 #include "vmm/console_link.h"
@@ -13,12 +15,13 @@
 
 namespace crosvm {
 
-/// The virtio devices of a VM, opened and not yet running, in their order of creation, which the
-/// guest sees in its PCI slots (platform.md 5.1).
+/// The virtio devices of a VM, opened, in their order of creation, which the guest sees in its PCI
+/// slots (platform.md 5.1).
 struct VirtioDevices {
   struct Device {
     DeviceRequest request;
     std::unique_ptr<OpenedDevice> opened;
+    uint32_t worker = 0;  ///< its number, once `start` was called
   };
   std::vector<Device> devices;
   /// The consoles among them, which pass bytes on; they outlive the devices.
@@ -26,6 +29,11 @@ struct VirtioDevices {
 
   /// Opens all that `config` asks for. Errors name the device, the cause and the fix.
   static Result<VirtioDevices> open(const Config& config, const SerialHost& host);
+
+  /// Lets each start in a process of its own; waits for none.
+  Result<void> start(Workers& workers);
+  /// Runs each, in its process, or in this one when `workers` is null. In the same order.
+  Result<std::vector<std::unique_ptr<DeviceBackend>>> run(Workers* workers);
 
   /// What each asks of PCI. Errors: invalid_argument for an address that is none.
   Result<std::vector<PciWish>> wishes() const;

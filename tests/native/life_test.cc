@@ -158,7 +158,8 @@ TEST_F(NativeLifeTest, ALogThatNobodyReadsDoesNotHoldUpTheVm) {
 
 TEST_F(NativeLifeTest, TheSocketOfAKilledVmIsReplaced) {
   {
-    VmProcess vm(run("spin", {"-s", socket_}));
+    // Without a spawner nobody is left who could remove it.
+    VmProcess vm(run("spin", {"-s", socket_, "--disable-sandbox"}));
     ASSERT_TRUE(vm.wait_for("!", seconds(30)));
     vm.signal(SIGKILL);
     EXPECT_EQ(vm.wait_exit(seconds(30)), 128 + SIGKILL);

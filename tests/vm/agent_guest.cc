@@ -11,9 +11,8 @@ AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
     return;
   }
   agent_.emplace(std::move(*agent));
-  std::vector<std::string> flags = {"--disable-sandbox", "--block",
-                                    image("root", "debian12.img") + ",ro,root", "--serial",
-                                    agent_->serial_option()};
+  std::vector<std::string> flags = {"--block", image("root", "debian12.img") + ",ro,root",
+                                    "--serial", agent_->serial_option()};
   boot.extra.insert(boot.extra.begin(), flags.begin(), flags.end());
   vm_.emplace(guest_arguments(boot, params));
   if (auto ready = agent_->wait_ready(std::chrono::seconds(150)); !ready) {

@@ -35,8 +35,9 @@ uint64_t allocated_bytes(const std::string& path) {
 /// How the guest and its devices talk to one another.
 struct Way {
   const char* name;
-  const char* params;     // of the kernel
-  const char* disk_keys;  // of --block
+  const char* params;               // of the kernel
+  const char* disk_keys;            // of --block
+  const char* flag = "--no-i8042";  // one more of `run`
 };
 
 class VirtioWayTest : public testing::TestWithParam<Way> {};
@@ -53,10 +54,10 @@ TEST_P(VirtioWayTest, DisksEntropyAndPortsWork) {
   ScratchDirectory scratch;
   std::string disk = make_image(scratch, "disk", 32 * kMiB);
   std::string sealed = make_image(scratch, "sealed", kMiB);
-  AgentGuest guest(
-      {.vcpus = 2,
-       .extra = {"--block", disk + ",id=the-serial" + way.disk_keys, "--block", sealed + ",ro"}},
-      way.params);
+  AgentGuest guest({.vcpus = 2,
+                    .extra = {"--block", disk + ",id=the-serial" + way.disk_keys, "--block",
+                              sealed + ",ro", way.flag}},
+                   way.params);
 
   EXPECT_THAT(guest.output_of("findmnt -no SOURCE,OPTIONS /"), HasSubstr("/dev/vda"));
   EXPECT_EQ(guest.output_of("cat /sys/block/vdb/serial"), "the-serial");
@@ -97,7 +98,8 @@ TEST_P(VirtioWayTest, DisksEntropyAndPortsWork) {
 INSTANTIATE_TEST_SUITE_P(Ways, VirtioWayTest,
                          testing::Values(Way{"msix_split", "", ""},
                                          Way{"intx_split", "pci=nomsi", ""},
-                                         Way{"msix_packed", "", ",packed-queue"}),
+                                         Way{"msix_packed", "", ",packed-queue"},
+                                         Way{"without_sandbox", "", "", "--disable-sandbox"}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 /// Takes the driver from the disk and gives it back while fio writes to another, N times; then both
@@ -139,10 +141,10 @@ TEST(VirtioTest, DriversComeAndGoUnderLoad) {
 
 /// A console on virtio alone: login prompt, keys, and the size of the terminal as it changes.
 TEST(VirtioTest, AConsoleTakesKeysAndFollowsTheTerminalsSize) {
-  VmProcess vm(guest_arguments({.extra = {"--disable-sandbox", "--serial",
-                                          "type=stdout,hardware=virtio-console,console,stdin"}},
-                               "crosvm.test=shell"),
-               VmProcess::Input::kTerminal);
+  VmProcess vm(
+      guest_arguments({.extra = {"--serial", "type=stdout,hardware=virtio-console,console,stdin"}},
+                      "crosvm.test=shell"),
+      VmProcess::Input::kTerminal);
   // The guest hears of a size some time after it is set, which is once before the VM looks for it
   // and once while the guest runs. What is waited for is not in the commands, which come back too.
   auto expect_size = [&vm](uint16_t rows, uint16_t cols) {

@@ -1,0 +1,109 @@
+#include "jail/spawner.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/format.h"
+#include "base/log.h"
+#include "jail/spawner_messages.h"
+#include "jail/spawner_process.h"
+
+namespace crosvm {
+
+namespace {
+constexpr uint32_t kNoWorker = UINT32_MAX;
+}
+
+Spawner::Spawner(Fd socket, pid_t pid) : socket_(std::move(socket), spawner::kPackets), pid_(pid) {}
+
+Result<std::unique_ptr<Spawner>> Spawner::start() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return fail(Error::from_errno("creating", "a socket pair for the spawner"));
+  }
+  Fd ours(ends[0]);
+  Fd theirs(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail(Error::from_errno("starting", "the spawner of device processes"));
+  if (pid == 0) {
+    ours = {};
+    run_spawner(std::move(theirs));
+  }
+  return std::unique_ptr<Spawner>(new Spawner(std::move(ours), pid));
+}
+
+Spawner::~Spawner() {
+  if (watch_ != 0) loop_->unwatch(watch_);
+  (void)send(spawner::encode(spawner::Farewell()));  // it may be dead, then it is waited for alone
+  socket_ = PacketSocket(Fd(), spawner::kPackets);
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+Result<void> Spawner::send(const Packet& packet) {
+  return with_context(socket_.send(packet), "the spawner of device processes");
+}
+
+Result<void> Spawner::spawn(uint32_t worker, const std::string& name, Fd control) {
+  Packet packet = spawner::encode(spawner::Spawn{.worker = worker, .name = name});
+  packet.fds.push_back(std::move(control));
+  return send(packet);
+}
+
+Result<void> Spawner::kill(uint32_t worker) {
+  return send(spawner::encode(spawner::Kill{.worker = worker}));
+}
+
+Result<void> Spawner::guard_socket(const std::string& path) {
+  struct stat now{};
+  if (::lstat(path.c_str(), &now) != 0) return fail(Error::from_errno("looking at", path));
+  return send(spawner::encode(
+      spawner::GuardSocket{.path = path, .device = now.st_dev, .inode = now.st_ino}));
+}
+
+Result<void> Spawner::guard_terminal() { return send(spawner::encode(spawner::GuardTerminal())); }
+
+Result<void> Spawner::watch(EventLoop& loop, Events events) {
+  loop_ = &loop;
+  events_ = std::move(events);
+  watch_ = TRY(loop.watch(socket_.fd(), EPOLLIN, [this](uint32_t) { receive(); }));
+  return {};
+}
+
+std::optional<uint32_t> Spawner::receive() {
+  auto packet = socket_.receive();
+  if (!packet || !*packet) {
+    loop_->unwatch(std::exchange(watch_, 0));
+    events_.lost();
+    return std::nullopt;
+  }
+  auto ended = spawner::decode_ended((*packet)->text);
+  if (!ended) {
+    log::error("what the spawner says is not clear: {}", ended.error().what());
+    return kNoWorker;
+  }
+  events_.ended(ended->worker, ended->clean, std::move(ended->cause));
+  return ended->worker;
+}
+
+Result<void> Spawner::wait_for_end(uint32_t worker) {
+  constexpr int kPatienceMs = 5000;
+  while (true) {
+    pollfd poll{.fd = socket_.fd().get(), .events = POLLIN, .revents = 0};
+    const int ready = ::poll(&poll, 1, kPatienceMs);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready != 1) {
+      return fail(Error(std::errc::timed_out, "the spawner does not say what became of it"));
+    }
+    const std::optional<uint32_t> about = receive();
+    if (!about || *about == worker) return {};
+  }
+}
+
+}  // namespace crosvm

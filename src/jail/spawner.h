@@ -1,0 +1,69 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/packet_socket.h"
+#include "base/result.h"
+
+namespace crosvm {
+
+/// The VMM's hold on its spawner: a small process that starts the workers, says what became of
+/// each, and outlives the VMM to leave nothing behind. The VMM cannot do this itself: its filters
+/// would survive into the workers, and it may be killed.
+class Spawner {
+ public:
+  struct Events {
+    /// A worker has ended, or could not be started; `cause` is a clause: "was killed by SIGSEGV".
+    /// `clean`: it ended by itself with status 0.
+    std::function<void(uint32_t worker, bool clean, std::string cause)> ended;
+    std::function<void()> lost;  ///< the spawner itself has gone, and the workers with it
+  };
+
+  /// Starts the process. The caller must have one thread and should have no guest yet.
+  static Result<std::unique_ptr<Spawner>> start();
+  /// Ends the workers that are left and waits until all are gone.
+  ~Spawner();
+  Spawner(const Spawner&) = delete;
+  Spawner& operator=(const Spawner&) = delete;
+
+  /// Starts a worker that finds `control` as its WorkerChannel; not waited for. `worker` is a
+  /// number of the caller's choice. Errors: those of sending to the spawner.
+  Result<void> spawn(uint32_t worker, const std::string& name, Fd control);
+  /// Ends a worker, if it is there. It is reported like any other end.
+  Result<void> kill(uint32_t worker);
+  /// Should the VMM die: the socket file at `path` (absolute), as it is now, is removed.
+  Result<void> guard_socket(const std::string& path);
+  /// Should the VMM die: standard input, a terminal, gets the settings back that it has now.
+  Result<void> guard_terminal();
+
+  /// Tells `events` on the loop from here on, which outlives this.
+  Result<void> watch(EventLoop& loop, Events events);
+  /// Before the loop runs: hears the spawner out, and tells `events`, until it has said that
+  /// `worker` has ended. Errors: timed_out after some seconds.
+  Result<void> wait_for_end(uint32_t worker);
+
+  pid_t pid() const { return pid_; }
+
+ private:
+  Spawner(Fd socket, pid_t pid);
+  Result<void> send(const Packet& packet);
+  /// Takes one message. Returns the worker it is about, or nothing when the spawner has gone.
+  std::optional<uint32_t> receive();
+
+  PacketSocket socket_;
+  pid_t pid_;
+  EventLoop* loop_ = nullptr;
+  EventLoop::WatchId watch_ = 0;
+  Events events_;
+};
+
+}  // namespace crosvm

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "base/packet_socket.h"
+#include "base/result.h"
+
+/// What the VMM and its spawner tell each other, one packet for each.
+namespace crosvm::spawner {
+
+/// Start a worker; the descriptor is its channel.
+struct Spawn {
+  uint32_t worker = 0;
+  std::string name;
+};
+struct Kill {
+  uint32_t worker = 0;
+};
+/// This file, if it is still the same then, is yours to remove when I am gone.
+struct GuardSocket {
+  std::string path;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+};
+struct GuardTerminal {};
+/// I end now, in good order.
+struct Farewell {};
+using Request = std::variant<Spawn, Kill, GuardSocket, GuardTerminal, Farewell>;
+
+/// To the VMM: that worker is no more.
+struct Ended {
+  uint32_t worker = 0;
+  bool clean = false;
+  std::string cause;
+};
+
+inline constexpr PacketLimits kPackets{.bytes = 8192, .fds = 1};
+
+Packet encode(const Request& request);
+Result<Request> decode_request(const std::string& text);
+Packet encode(const Ended& ended);
+Result<Ended> decode_ended(const std::string& text);
+
+}  // namespace crosvm::spawner

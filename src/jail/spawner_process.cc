@@ -1,0 +1,187 @@
+#include "jail/spawner_process.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <termios.h>
+
+#include <chrono>
+#include <csignal>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "base/packet_socket.h"
+#include "jail/empty_network.h"
+#include "jail/spawned_worker.h"
+#include "jail/spawner_messages.h"
+
+namespace crosvm {
+namespace {
+
+/// What the VMM asked to be cleaned up after its death.
+struct Guarded {
+  std::vector<spawner::GuardSocket> sockets;
+  bool terminal = false;
+};
+
+/// The settings of the terminal on standard input, if it is one.
+std::optional<termios> terminal_settings() {
+  termios settings{};
+  if (::tcgetattr(STDIN_FILENO, &settings) != 0) return std::nullopt;
+  return settings;
+}
+
+class SpawnerProcess {
+ public:
+  SpawnerProcess(std::unique_ptr<EventLoop> loop, Fd vmm, Fd program)
+      : loop_(std::move(loop)),
+        vmm_(std::move(vmm), spawner::kPackets),
+        program_(std::move(program)) {}
+
+  Result<void> run() {
+    vmm_watch_ = TRY(loop_->watch(vmm_.fd(), EPOLLIN, [this](uint32_t) { hear(); }));
+    return loop_->run();
+  }
+
+  /// After the VMM: nothing of it remains.
+  void clean_up() {
+    if (farewell_) await_workers();
+    for (auto& [number, worker] : workers_) worker->kill();
+    for (auto& [number, worker] : workers_) worker->wait();
+    workers_.clear();
+    if (farewell_) return;
+    for (const spawner::GuardSocket& socket : guarded_.sockets) {
+      struct stat now{};
+      if (::lstat(socket.path.c_str(), &now) != 0) continue;
+      if (now.st_dev == socket.device && now.st_ino == socket.inode) {
+        ::unlink(socket.path.c_str());
+      }
+    }
+    if (guarded_.terminal && terminal_) ::tcsetattr(STDIN_FILENO, TCSANOW, &*terminal_);
+  }
+
+ private:
+  /// Those that were let go of in good order write what they have and end by themselves.
+  void await_workers() {
+    constexpr std::chrono::seconds kPatience{5};
+    const auto late = EventLoop::Clock::now() + kPatience;
+    while (!workers_.empty() && EventLoop::Clock::now() < late) {
+      if (!loop_->run_once(std::chrono::milliseconds(100))) return;
+    }
+  }
+
+  void hear() {
+    auto packet = vmm_.receive();
+    if (!packet || !*packet) {
+      loop_->unwatch(vmm_watch_);
+      return loop_->stop();  // nobody to tell
+    }
+    auto request = spawner::decode_request((*packet)->text);
+    if (!request) return log::error("{}", request.error().what());
+    std::vector<Fd>& fds = (*packet)->fds;
+    std::visit([&](const auto& asked) { take(asked, fds); }, *request);
+  }
+
+  void take(const spawner::Spawn& spawn, std::vector<Fd>& fds) {
+    if (fds.size() != 1) return log::error("a worker to start comes with one descriptor");
+    if (auto started = start(spawn, std::move(fds.front())); !started) {
+      ended(spawn.worker, false, format_text("could not be started: {}", started.error().what()));
+    }
+  }
+  void take(const spawner::Kill& kill, std::vector<Fd>&) {
+    if (auto worker = workers_.find(kill.worker); worker != workers_.end()) worker->second->kill();
+  }
+  void take(const spawner::GuardSocket& socket, std::vector<Fd>&) {
+    guarded_.sockets.push_back(socket);
+  }
+  void take(const spawner::GuardTerminal&, std::vector<Fd>&) { guarded_.terminal = true; }
+  void take(const spawner::Farewell&, std::vector<Fd>&) { farewell_ = true; }
+
+  Result<void> start(const spawner::Spawn& spawn, Fd channel) {
+    if (!network_) {
+      TRY(enter_empty_network());
+      network_ = true;
+    }
+    const uint32_t number = spawn.worker;
+    auto worker =
+        TRY(SpawnedWorker::start(*loop_, program_, spawn.name, std::move(channel),
+                                 [this, number](bool clean, const std::string& cause) {
+                                   ended(number, clean, cause);
+                                   // Not at once: it is the worker that is calling.
+                                   loop_->post([this, number] { workers_.erase(number); });
+                                 }));
+    workers_.insert_or_assign(number, std::move(worker));
+    return {};
+  }
+
+  void ended(uint32_t worker, bool clean, const std::string& cause) {
+    // It has no room only when the VMM does not listen any more.
+    (void)vmm_.send(spawner::encode({.worker = worker, .clean = clean, .cause = cause}));
+  }
+
+  std::unique_ptr<EventLoop> loop_;
+  PacketSocket vmm_;
+  Fd program_;
+  EventLoop::WatchId vmm_watch_ = 0;
+  bool network_ = false;
+  bool farewell_ = false;
+  std::optional<termios> terminal_ = terminal_settings();
+  Guarded guarded_;
+  std::map<uint32_t, std::unique_ptr<SpawnedWorker>> workers_;
+};
+
+/// It ends with the VMM and not with what is typed or sent to the whole process group. Background
+/// writes to the terminal's settings must not stop it.
+void ignore_signals() {
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTTOU, SIGUSR1, SIGUSR2}) {
+    ::signal(number, SIG_IGN);
+  }
+}
+
+/// Everything else that was open at the fork belongs to the VMM alone.
+void close_all_but(Fd& vmm, Fd& program) {
+  constexpr int kVmm = 3;
+  constexpr int kProgram = 4;
+  Fd high_vmm(::fcntl(vmm.get(), F_DUPFD_CLOEXEC, 16));
+  Fd high_program(::fcntl(program.get(), F_DUPFD_CLOEXEC, 16));
+  vmm = {};
+  program = {};
+  ::dup3(high_vmm.get(), kVmm, O_CLOEXEC);
+  ::dup3(high_program.get(), kProgram, O_CLOEXEC);
+  high_vmm = {};
+  high_program = {};
+  ::close_range(5, ~0U, 0);
+  vmm = Fd(kVmm);
+  program = Fd(kProgram);
+}
+
+Result<void> serve(Fd vmm) {
+  Fd program(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
+  if (!program) return fail(Error::from_errno("opening", "/proc/self/exe, our own program"));
+  close_all_but(vmm, program);
+  SpawnerProcess process(TRY(EventLoop::create()), std::move(vmm), std::move(program));
+  auto ran = process.run();
+  process.clean_up();
+  return ran;
+}
+
+}  // namespace
+
+void run_spawner(Fd vmm) {
+  ::prctl(PR_SET_NAME, "crosvm-spawner");
+  ignore_signals();
+  auto served = serve(std::move(vmm));
+  if (!served) log::error("spawner: {}", served.error().what());
+  ::_exit(served ? 0 : 1);
+}
+
+}  // namespace crosvm

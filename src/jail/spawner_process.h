@@ -1,0 +1,18 @@
+#pragma once
+
+#include "base/fd.h"
+
+namespace crosvm {
+
+/// The descriptors that a worker finds open beside the standard ones.
+inline constexpr int kWorkerChannel = 3;   ///< PacketSocket: its WorkerOrder, its answer
+inline constexpr int kWorkerListener = 4;  ///< PacketSocket: where it sends its seccomp listener
+
+/// `argv[0]` of a worker.
+inline constexpr char kWorkerProgram[] = "crosvm-worker";
+
+/// The life of the spawner: serves `vmm` until that closes, then ends every worker, cleans up and
+/// exits. For a process of one thread that has just been forked.
+[[noreturn]] void run_spawner(Fd vmm);
+
+}  // namespace crosvm

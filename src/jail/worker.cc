@@ -1,0 +1,117 @@
+#include "jail/worker.h"
+
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "base/packet_socket.h"
+#include "jail/enter_jail.h"
+#include "jail/seccomp_filter.h"
+#include "jail/spawner_process.h"
+#include "jail/worker_order.h"
+#include "vhost/vhost_user_server.h"
+#include "virtio/device_rings.h"
+
+namespace crosvm {
+namespace {
+
+constexpr PacketLimits kListenerPackets{.bytes = 64, .fds = 1};
+
+class Worker {
+ public:
+  Worker() : channel_(Fd(kWorkerChannel), kWorkerPackets) {}
+
+  /// What happens before the VMM hears that the device is ready.
+  Result<void> prepare(const DeviceType* (*find)(std::string_view name)) {
+    WorkerOrder order = TRY(receive_order());
+    TRY(log::configure(order.logging));
+    log::open_sinks();
+    const DeviceType* type = find(order.device);
+    if (!type) {
+      return fail(
+          Error::invalid(format_text("this program has no device of the kind '{}'", order.device)));
+    }
+    auto opened = TRY(type->receive(order.text, std::move(order.resources)));
+    std::vector<IoUring> rings = make_device_rings(order.name, opened->rings());
+    loop_ = TRY(EventLoop::create());
+    TRY(loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { loop_->stop(); }));
+    const SeccompProgram filter = TRY(find_filter(order));
+    JailConfig jail;
+    jail.pivot_root = order.pivot_root;
+    jail.name = order.name;
+    TRY(enter_jail(jail));
+    TRY(install_filter(filter, order.denied_call));
+    // From here on it may meet what an image or a guest wrote.
+    auto make = [&](DeviceEvents& events) {
+      return opened->create({.loop = *loop_, .events = events, .rings = std::move(rings)});
+    };
+    auto gone = [this](const Error&) { loop_->stop(); };
+    server_ = TRY(VhostUserServer::create(*loop_, order.name, make, gone));
+    return server_->serve(std::move(order.frontend));
+  }
+
+  int run(const DeviceType* (*find)(std::string_view name)) {
+    if (auto prepared = prepare(find); !prepared) {
+      (void)channel_.send(encode_worker_failed(prepared.error()));  // else nobody is there to tell
+      return 1;
+    }
+    (void)channel_.send(encode_worker_ready(server_->info()));
+    auto ran = loop_->run();
+    if (!ran) log::error("its event loop has failed: {}", ran.error().what());
+    server_.reset();
+    return ran ? 0 : 1;
+  }
+
+ private:
+  Result<WorkerOrder> receive_order() {
+    auto packet = TRY(channel_.receive());
+    if (!packet) return fail(Error(std::errc::broken_pipe, "the VMM has gone"));
+    return decode_worker_order(*std::move(packet));
+  }
+
+  static Result<SeccompProgram> find_filter(const WorkerOrder& order) {
+    if (order.filter) {
+      std::vector<sock_filter> code(TRY(file_size(order.filter, order.policy)) /
+                                    sizeof(sock_filter));
+      TRY(read_full_at(order.filter, 0, std::as_writable_bytes(std::span(code)), order.policy));
+      return SeccompProgram::foreign(std::move(code));
+    }
+    return find_seccomp_policy(order.policy,
+                               {.directory = std::nullopt, .action = order.denied_call});
+  }
+
+  /// The spawner gets the listener, on which it hears of every call that is not allowed.
+  static Result<void> install_filter(const SeccompProgram& filter, SeccompDefault denied_call) {
+    PacketSocket supervisor(Fd(kWorkerListener), kListenerPackets);
+    const bool listener = denied_call == SeccompDefault::kNotify;
+    Packet packet{.text = "listener", .fds = {}};
+    packet.fds.push_back(
+        TRY(install_seccomp(filter, {.all_threads = false, .listener = listener})));
+    if (!listener) return {};
+    return supervisor.send(packet);
+  }
+
+  PacketSocket channel_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<VhostUserServer> server_;
+};
+
+}  // namespace
+
+bool is_worker(int argc, const char* const* argv) {
+  return argc > 0 && std::string_view(argv[0]) == kWorkerProgram;
+}
+
+int worker_main(const DeviceType* (*find)(std::string_view name)) {
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
+  return Worker().run(find);
+}
+
+}  // namespace crosvm

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/packet_socket.h"
+#include "base/result.h"
+#include "jail/seccomp_filter.h"
+#include "virtio/device_backend.h"
+#include "virtio/device_factory.h"
+
+namespace crosvm {
+
+/// All that a worker must know, in one packet on its control socket.
+struct WorkerOrder {
+  std::string device;  ///< DeviceType::name
+  std::string name;    ///< of this one, for logs: "block0"
+  std::string text;    ///< its configuration, of which the descriptors are in `resources`
+  log::Options logging;
+  /// `--pivot-root`; none: an empty root of its own.
+  std::optional<std::string> pivot_root;
+  /// The system call policy, compiled in; `filter`, when it is there, is the program instead.
+  std::string policy;
+  SeccompDefault denied_call = SeccompDefault::kNotify;
+
+  Fd frontend;  ///< a connected vhost-user socket
+  Fd filter;    ///< a file with a BPF program (`--seccomp-policy-dir`)
+  PackedResources resources;
+};
+
+inline constexpr PacketLimits kWorkerPackets{.bytes = size_t{128} << 10, .fds = 253};
+
+/// The order's descriptors move into the packet. Errors: invalid_argument for more than a packet
+/// can take.
+Result<Packet> encode_worker_order(WorkerOrder order);
+Result<WorkerOrder> decode_worker_order(Packet packet);
+
+/// The worker's answer: it serves its device, or it cannot.
+Packet encode_worker_ready(const DeviceInfo& info);
+Packet encode_worker_failed(const Error& error);
+/// Errors: what the worker said, or invalid_argument for what is no answer.
+Result<DeviceInfo> decode_worker_answer(const Packet& packet);
+
+}  // namespace crosvm
