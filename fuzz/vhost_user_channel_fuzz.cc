@@ -14,6 +14,7 @@ namespace {
 
 /// Sends `bytes` with so many descriptors.
 bool send_piece(const Fd& to, std::span<const std::byte> bytes, size_t fds) {
+  static const Fd sent = std::move(make_eventfd().value());
   alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * 16)> control{};
   iovec piece{const_cast<std::byte*>(bytes.data()), bytes.size()};
   msghdr message{};
@@ -27,7 +28,7 @@ bool send_piece(const Fd& to, std::span<const std::byte> bytes, size_t fds) {
     part->cmsg_type = SCM_RIGHTS;
     part->cmsg_len = CMSG_LEN(sizeof(int) * fds);
     for (size_t i = 0; i < fds; ++i) {
-      const int raw = to.get();
+      const int raw = sent.get();
       std::memcpy(CMSG_DATA(part) + i * sizeof(int), &raw, sizeof(int));
     }
   }

@@ -22,6 +22,7 @@ class VhostUserAnswers {
   }
   /// Once per ticket.
   void finish(Ticket ticket, std::optional<VhostUserMessage> answer) {
+    CHECK(ticket - first_ < waiting_.size());
     Place& place = waiting_[static_cast<size_t>(ticket - first_)];
     place.known = true;
     place.wanted = answer.has_value();
