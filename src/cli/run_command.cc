@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <limits>
 
 #include "base/format.h"
 #include "base/key_value.h"
 #include "base/log.h"
 #include "cli/disk_options.h"
+#include "cli/restart_devices.h"
 #include "cli/serial_options.h"
+#include "cli/vhost_user_options.h"
 
 namespace crosvm {
 
@@ -99,6 +102,36 @@ Result<void> take_async_executor(RunOptions& options, std::string_view value) {
   return {};
 }
 
+Result<void> take_vhost_user(RunOptions& options, std::string_view value) {
+  options.config.vhost_user.push_back(TRY(parse_vhost_user(value)));
+  return {};
+}
+
+enum class OldVhostUser { kBlock, kConsole, kFs, kGpu, kHwsim, kNet, kSnd, kVsock, kWl };
+
+template <OldVhostUser kType>
+Result<void> take_old_vhost_user(RunOptions& options, std::string_view value) {
+  constexpr std::array<std::string_view, 9> kTypes = {
+      "block", "console", "fs", "gpu", "mac80211-hwsim", "net", "sound", "vsock", "wl"};
+  // Of a shared directory the tag stood behind the path; now the back-end tells it.
+  if (kType == OldVhostUser::kFs) value = value.substr(0, value.rfind(':'));
+  options.config.vhost_user.push_back(
+      TRY(old_vhost_user(kTypes[static_cast<size_t>(kType)], value)));
+  return {};
+}
+
+Result<void> take_vhost_user_timeout(RunOptions& options, std::string_view value) {
+  uint64_t ms = 0;
+  const char* end = value.data() + value.size();
+  auto [stopped, code] = std::from_chars(value.data(), end, ms);
+  if (code != std::errc() || stopped != end) {
+    return fail(Error::invalid("not a decimal number of milliseconds"));
+  }
+  constexpr uint64_t kForever = std::numeric_limits<int64_t>::max() / 1'000'000;
+  options.config.vhost_user_connect_timeout = std::chrono::milliseconds(std::min(ms, kForever));
+  return {};
+}
+
 Result<void> take_hypervisor(RunOptions& options, std::string_view value) {
   static constexpr std::array<std::string_view, 1> kNames = {"kvm"};
   KeyValues values = TRY(KeyValues::parse(value));
@@ -181,6 +214,10 @@ Result<void> take_seccomp_log_failures(RunOptions& options, std::string_view) {
   options.config.sandbox_options.seccomp_log_failures = true;
   return {};
 }
+Result<void> take_restart_devices(RunOptions& options, std::string_view value) {
+  options.config.sandbox_options.restart_devices = TRY(parse_restart_devices(value));
+  return {};
+}
 /// For switches that ask for what this build always does: it has no such device.
 Result<void> nothing_to_do(RunOptions&, std::string_view) { return {}; }
 
@@ -218,6 +255,7 @@ constexpr Reader kReaders[] = {
     {"oem-strings", append<&RunOptions::oem_strings>},
     {"params", append<&Config::params>},
     {"pivot-root", store_sandbox<&SandboxOptions::pivot_root>},
+    {"restart-devices", take_restart_devices},
     {"root", take_old_disk<true, true>},
     {"rwdisk", take_old_disk<false, false>},
     {"rwroot", take_old_disk<false, true>},
@@ -227,6 +265,17 @@ constexpr Reader kReaders[] = {
     {"smbios", take_smbios},
     {"socket", store<&Config::socket>},
     {"syslog-tag", store<&RunOptions::syslog_tag>},
+    {"vhost-user", take_vhost_user},
+    {"vhost-user-blk", take_old_vhost_user<OldVhostUser::kBlock>},
+    {"vhost-user-connect-timeout-ms", take_vhost_user_timeout},
+    {"vhost-user-console", take_old_vhost_user<OldVhostUser::kConsole>},
+    {"vhost-user-fs", take_old_vhost_user<OldVhostUser::kFs>},
+    {"vhost-user-gpu", take_old_vhost_user<OldVhostUser::kGpu>},
+    {"vhost-user-mac80211-hwsim", take_old_vhost_user<OldVhostUser::kHwsim>},
+    {"vhost-user-net", take_old_vhost_user<OldVhostUser::kNet>},
+    {"vhost-user-snd", take_old_vhost_user<OldVhostUser::kSnd>},
+    {"vhost-user-vsock", take_old_vhost_user<OldVhostUser::kVsock>},
+    {"vhost-user-wl", take_old_vhost_user<OldVhostUser::kWl>},
 };
 
 const Reader* find_reader(std::string_view name) {
@@ -274,7 +323,14 @@ Result<Config> make_config(RunOptions options) {
   }
   if (options.hypervisor_device) config.kvm_device = *std::move(options.hypervisor_device);
   if (options.kvm_device) config.kvm_device = *std::move(options.kvm_device);
-  TRY(complete_serial(config.serial));
+  if (!config.sandbox && !config.sandbox_options.restart_devices.empty()) {
+    return fail(
+        Error::invalid("--restart-devices: with --disable-sandbox no device has a process of its "
+                       "own; leave out one of the two"));
+  }
+  const bool other_console = std::ranges::any_of(
+      config.vhost_user, [](const VhostUserRequest& request) { return request.type == "console"; });
+  TRY(complete_serial(config.serial, other_console));
   TRY(add_disks(options.disks, options.async_executor, config));
   if (config.kernel.empty()) {
     return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));

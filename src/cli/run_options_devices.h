@@ -122,8 +122,15 @@ inline constexpr Option kPciOptions[] = {
     Option("vfio-isolate-hotplug", kSwitch, "Hot-plugged devices behind the IOMMU"),
     Option("vfio-platform-pm", kSwitch, "Power states of platform devices").only("aarch64"),
     Option("no-usb", kSwitch, "No USB controller").built(),
-    Option("vhost-user", kKeyValues, "Device served by another process").many(),
-    Option("vhost-user-connect-timeout-ms", kNumber, "How long to retry its socket").value("MS"),
+    Option("vhost-user", kKeyValues,
+           "Device served by another process: type (block, net, fs, …), socket, max-queue-size, "
+           "pci-address")
+        .many()
+        .built(),
+    Option("vhost-user-connect-timeout-ms", kNumber,
+           "How long to wait for its process to listen; without this it must listen already")
+        .value("MS")
+        .built(),
 };
 
 }  // namespace crosvm::option_table

@@ -11,6 +11,11 @@ inline constexpr Option kSandboxOptions[] = {
     Option("pivot-root", kPath, "Empty directory that is the root of jails").built(),
     Option("seccomp-policy-dir", kPath, "Take system call filters from here").built(),
     Option("seccomp-log-failures", kSwitch, "Log refused system calls instead of killing").built(),
+    Option("restart-devices", kString,
+           "Start processes of devices of these kinds anew when they die: block, rng (not in other "
+           "crosvm builds)")
+        .value("KIND,…")
+        .built(),
 };
 
 inline constexpr Option kLifecycleOptions[] = {
@@ -62,40 +67,49 @@ inline constexpr Option kLegacyOptions[] = {
     Option("vhost-user-blk", kPath, "Disk by another process")
         .many()
         .hide()
-        .use("--vhost-user block,socket=PATH"),
+        .use("--vhost-user block,socket=PATH")
+        .built(),
     Option("vhost-user-net", kPath, "Network card by another process")
         .many()
         .hide()
-        .use("--vhost-user net,socket=PATH"),
+        .use("--vhost-user net,socket=PATH")
+        .built(),
     Option("vhost-user-console", kPath, "Console by another process")
         .many()
         .hide()
-        .use("--vhost-user console,socket=PATH"),
+        .use("--vhost-user console,socket=PATH")
+        .built(),
     Option("vhost-user-gpu", kPath, "Graphics by another process")
         .many()
         .hide()
-        .use("--vhost-user gpu,socket=PATH"),
+        .use("--vhost-user gpu,socket=PATH")
+        .built(),
     Option("vhost-user-snd", kPath, "Sound by another process")
         .many()
         .hide()
-        .use("--vhost-user sound,socket=PATH"),
+        .use("--vhost-user sound,socket=PATH")
+        .built(),
     Option("vhost-user-vsock", kPath, "Sockets by another process")
         .many()
         .hide()
-        .use("--vhost-user vsock,socket=PATH"),
+        .use("--vhost-user vsock,socket=PATH")
+        .built(),
     Option("vhost-user-wl", kPath, "Wayland by another process")
         .many()
         .hide()
-        .use("--vhost-user wl,socket=PATH"),
+        .use("--vhost-user wl,socket=PATH")
+        .built(),
     Option("vhost-user-mac80211-hwsim", kPath, "Wireless by another process")
         .many()
         .hide()
-        .use("--vhost-user mac80211-hwsim,socket=PATH"),
+        .use("--vhost-user mac80211-hwsim,socket=PATH")
+        .built(),
     Option("vhost-user-fs", kOther, "Shared directory by another process")
         .value("PATH:TAG")
         .many()
         .hide()
-        .use("--vhost-user fs,socket=PATH"),
+        .use("--vhost-user fs,socket=PATH")
+        .built(),
     Option("cras-snd", kKeyValues, "Sound card").many().hide().use("--virtio-snd backend=cras,…"),
     Option("ac97", kString, "").removed("--virtio-snd"),
     Option("software-tpm", kSwitch, "").removed("--vtpm-proxy"),

@@ -146,8 +146,8 @@ bool has_port(const std::vector<SerialConfig>& ports, uint8_t num) {
   });
 }
 
-void add_defaults(std::vector<SerialConfig>& ports) {
-  bool has_console = std::ranges::any_of(ports, &SerialConfig::console);
+void add_defaults(std::vector<SerialConfig>& ports, bool other_console) {
+  bool has_console = other_console || std::ranges::any_of(ports, &SerialConfig::console);
   // A port that was told to read stdin keeps it for itself.
   bool stdin_taken = std::ranges::any_of(ports, &SerialConfig::stdin_input);
   for (uint8_t num = 1; num <= kPorts; ++num) {
@@ -181,9 +181,9 @@ Result<SerialConfig> parse_serial(std::string_view text) {
   return port;
 }
 
-Result<void> complete_serial(std::vector<SerialConfig>& ports) {
+Result<void> complete_serial(std::vector<SerialConfig>& ports, bool other_console) {
   TRY(check_together(ports));
-  add_defaults(ports);
+  add_defaults(ports, other_console);
   std::ranges::sort(ports, {},
                     [](const SerialConfig& port) { return std::tuple(port.hardware, port.num); });
   return {};

@@ -13,7 +13,8 @@ Result<SerialConfig> parse_serial(std::string_view text);
 
 /// Checks the serial ports against one another, adds the console that every VM has and the ports
 /// that nobody asked for, and sorts them by hardware, then number, which is the order of console=
-/// parameters (cli.md 1.6, 1.7). Errors: invalid_argument naming the ports that disagree.
-Result<void> complete_serial(std::vector<SerialConfig>& ports);
+/// parameters (cli.md 1.6, 1.7). `other_console`: the VM has one that is no serial port. Errors:
+/// invalid_argument naming the ports that disagree.
+Result<void> complete_serial(std::vector<SerialConfig>& ports, bool other_console = false);
 
 }  // namespace crosvm

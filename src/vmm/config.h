@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "jail/sandbox_options.h"
 #include "platform/serial_config.h"
 #include "vmm/device_request.h"
+#include "vmm/vhost_user_request.h"
 
 namespace crosvm {
 
@@ -39,9 +41,12 @@ struct Config {
   std::vector<SerialConfig> serial;           ///< complete (cli.md 1.7), by hardware, then number
   std::vector<DeviceRequest> disks;           ///< in the order of the command line
   std::optional<std::string> root_parameter;  ///< "root=/dev/vda ro", behind all `params`
-  bool rng = true;                            ///< false with `--no-rng`
-  bool virtio_intx = true;                    ///< false with `--disable-virtio-intx`
-  bool sandbox = true;                        ///< false with `--disable-sandbox`
+  std::vector<VhostUserRequest> vhost_user;   ///< in the order of the command line
+  /// How long a missing back-end is waited for; none: not at all.
+  std::optional<std::chrono::milliseconds> vhost_user_connect_timeout;
+  bool rng = true;          ///< false with `--no-rng`
+  bool virtio_intx = true;  ///< false with `--disable-virtio-intx`
+  bool sandbox = true;      ///< false with `--disable-sandbox`
   SandboxOptions sandbox_options;
   std::optional<std::string> socket;
   std::string kvm_device = "/dev/kvm";

@@ -128,7 +128,12 @@ Result<void> MachineX86::open_devices() {
   virtio_ = TRY(VirtioDevices::open(config_, serial_host()));
   for (const auto& console : virtio_.consoles) reads_terminal_ |= console->reads_terminal();
   if (workers_) TRY(virtio_.start(*workers_));
-  return {};
+  return virtio_.frontends.connect(
+      config_.vhost_user, config_.vhost_user_connect_timeout, loop_,
+      [this](const std::string& device, const std::string& socket) {
+        log::error("{}: the back-end at {} has gone; the VM ends with it", device, socket);
+        events_.ended(ExitState::kCrash);
+      });
 }
 
 Result<void> MachineX86::create_memory() {

@@ -9,6 +9,15 @@
 namespace crosvm {
 namespace {
 
+Result<PciWish> wish_for(const std::string& label, const std::optional<std::string>& address) {
+  PciWish wish{.label = label};
+  if (address) {
+    wish.address =
+        TRY(with_context(PciAddress::parse(*address), format_text("{}: pci-address", label)));
+  }
+  return wish;
+}
+
 Result<VirtioDevices::Device> open_device(DeviceRequest request) {
   const DeviceType* type = find_device(request.type);
   CHECK(type != nullptr);
@@ -52,18 +61,17 @@ Result<std::vector<std::unique_ptr<DeviceBackend>>> VirtioDevices::run(Workers* 
       backends.push_back(TRY(LocalBackend::create(device.request.name, std::move(device.opened))));
     }
   }
+  TRY(frontends.finish(backends));
   return backends;
 }
 
 Result<std::vector<PciWish>> VirtioDevices::wishes() const {
   std::vector<PciWish> wishes;
   for (const Device& device : devices) {
-    PciWish wish{.label = device.request.name};
-    if (const auto& address = device.request.pci_address) {
-      wish.address = TRY(with_context(PciAddress::parse(*address),
-                                      format_text("{}: pci-address", device.request.name)));
-    }
-    wishes.push_back(std::move(wish));
+    wishes.push_back(TRY(wish_for(device.request.name, device.request.pci_address)));
+  }
+  for (const VhostUserRequest& request : frontends.requests()) {
+    wishes.push_back(TRY(wish_for(request.name(), request.pci_address)));
   }
   return wishes;
 }

@@ -12,6 +12,7 @@
 #include "vmm/config.h"
 #include "vmm/console_link.h"
 #include "vmm/device_request.h"
+#include "vmm/vhost_user_frontends.h"
 
 namespace crosvm {
 
@@ -26,13 +27,17 @@ struct VirtioDevices {
   std::vector<Device> devices;
   /// The consoles among them, which pass bytes on; they outlive the devices.
   std::vector<std::unique_ptr<ConsoleLink>> consoles;
+  /// Behind `devices`: those that other processes serve.
+  VhostUserFrontends frontends;
 
-  /// Opens all that `config` asks for. Errors name the device, the cause and the fix.
+  /// Opens all that `config` asks for, `frontends` aside. Errors name the device, the cause and the
+  /// fix.
   static Result<VirtioDevices> open(const Config& config, const SerialHost& host);
 
   /// Lets each start in a process of its own; waits for none.
   Result<void> start(Workers& workers);
-  /// Runs each, in its process, or in this one when `workers` is null. In the same order.
+  /// Runs each, in its process, or in this one when `workers` is null. In the same order, with
+  /// `frontends` last.
   Result<std::vector<std::unique_ptr<DeviceBackend>>> run(Workers* workers);
 
   /// What each asks of PCI. Errors: invalid_argument for an address that is none.

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "vhost/vhost_user_backend.h"
+#include "virtio/device_backend.h"
+#include "vmm/vhost_user_request.h"
+
+namespace crosvm {
+
+/// A stream socket that is connected with the vhost-user back-end at `path`, or the descriptor N of
+/// /proc/self/fd/N. While nobody listens there it is tried again each millisecond for `timeout`;
+/// without one it is tried once. Errors name the socket, the cause and the fix; interrupted when
+/// the VM is to end meanwhile.
+Result<Fd> connect_vhost_user(const std::string& path,
+                              std::optional<std::chrono::milliseconds> timeout);
+
+/// The devices of a VM that other processes serve, in the order of the command line.
+class VhostUserFrontends {
+ public:
+  /// A back-end has gone while the VM ran; the cause has been logged. On the loop.
+  using Lost = std::function<void(const std::string& device, const std::string& socket)>;
+
+  /// Connects with each and begins to talk; what they say is taken by `finish`. `loop` outlives the
+  /// backends. Errors name the device, the cause and the fix.
+  Result<void> connect(const std::vector<VhostUserRequest>& requests,
+                       std::optional<std::chrono::milliseconds> timeout, EventLoop& loop,
+                       const Lost& lost);
+  /// Waits for what each has to say of itself, and appends them. Once. Errors: those of the
+  /// handshake, naming the device and its socket.
+  Result<void> finish(std::vector<std::unique_ptr<DeviceBackend>>& backends);
+
+  const std::vector<VhostUserRequest>& requests() const { return requests_; }
+
+ private:
+  std::vector<VhostUserRequest> requests_;
+  std::vector<VhostUserBackend::Starting> starting_;
+};
+
+}  // namespace crosvm
