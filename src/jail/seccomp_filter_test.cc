@@ -97,17 +97,6 @@ TEST(SeccompFilterTest, LoggingLetsCallsGoOn) {
   EXPECT_EQ(run_under(program, [] { return ::syscall(SYS_getppid) > 0 ? 0 : 1; }), 0);
 }
 
-TEST(SeccompFilterTest, WithoutAnActionPutInADeniedCallKills) {
-  auto policy = parse_seccomp_policy("x", host_policy_arch(), [](const std::string&) {
-    return Result<std::string>("exit_group: 1");
-  });
-  auto code = compile_seccomp_policy(*policy, host_policy_arch());
-  ASSERT_TRUE(code);
-  EXPECT_EQ(run_under(SeccompProgram::compiled(*code),
-                      [] { return static_cast<int>(::syscall(SYS_getppid)); }),
-            128 + SIGSYS);
-}
-
 TEST(SeccompFilterTest, TheListenerHearsOfDeniedCalls) {
   auto program = compile("sendmsg: 1\n", SeccompDefault::kNotify);
   int ends[2];
