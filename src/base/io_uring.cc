@@ -33,9 +33,9 @@ IoUring::IoUring(IoUring&&) noexcept = default;
 IoUring& IoUring::operator=(IoUring&&) noexcept = default;
 IoUring::~IoUring() = default;
 
-Result<IoUring> IoUring::create(uint32_t entries) {
+Result<IoUring> IoUring::create(uint32_t entries, const Fd& held) {
   auto state = std::make_unique<State>();
-  TRY(set_up_restricted_ring(state->ring, entries));
+  TRY(set_up_restricted_ring(state->ring, entries, held));
   state->ready = true;
   state->descriptor = Fd(state->ring.ring_fd);
   return IoUring(std::move(state));

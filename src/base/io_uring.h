@@ -18,9 +18,11 @@ namespace crosvm {
 /// descriptor must stay valid until then; the memory it points to until the completion.
 class IoUring {
  public:
-  /// `entries`: operations in one submission; twice as many may be in flight. Errors: the errno of
+  /// `entries`: operations in one submission; twice as many may be in flight. `held`, if there is
+  /// one, is a descriptor whose file the ring keeps open until the last of its operations has
+  /// ended, also when its process is killed before; the caller may close it. Errors: the errno of
   /// the call, with the sysctl, limit or filter that is the likely cause and its fix.
-  static Result<IoUring> create(uint32_t entries);
+  static Result<IoUring> create(uint32_t entries, const Fd& held = {});
   IoUring(IoUring&&) noexcept;
   IoUring& operator=(IoUring&&) noexcept;
   ~IoUring();

@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cerrno>
-#include <span>
 
 #include "base/fd.h"
 #include "base/format.h"
@@ -73,9 +72,9 @@ int set_up(io_uring& ring, uint32_t entries) {
 }
 
 /// 0 or minus an errno. The library's own functions are missing from Debian 12's shared liburing.
-int register_with(io_uring& ring, unsigned what, std::span<io_uring_restriction> arguments) {
-  long result = ::syscall(__NR_io_uring_register, ring.ring_fd, what, arguments.data(),
-                          static_cast<unsigned>(arguments.size()));
+int register_with(io_uring& ring, unsigned what, const void* arguments, size_t count) {
+  long result = ::syscall(__NR_io_uring_register, ring.ring_fd, what, arguments,
+                          static_cast<unsigned>(count));
   return result < 0 ? -errno : 0;
 }
 
@@ -85,15 +84,27 @@ int restrict(io_uring& ring) {
     allowed[i].opcode = IORING_RESTRICTION_SQE_OP;
     allowed[i].sqe_op = kOperations[i];
   }
-  if (int result = register_with(ring, IORING_REGISTER_RESTRICTIONS, allowed)) return result;
-  return register_with(ring, IORING_REGISTER_ENABLE_RINGS, {});
+  if (int result =
+          register_with(ring, IORING_REGISTER_RESTRICTIONS, allowed.data(), allowed.size())) {
+    return result;
+  }
+  return register_with(ring, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+}
+
+/// As a registered file, which no operation can use: their flags are restricted too. The kernel
+/// lets go of it when the ring has gone and no operation is left.
+int hold(io_uring& ring, const Fd& held) {
+  const int file = held.get();
+  return held ? register_with(ring, IORING_REGISTER_FILES, &file, 1) : 0;
 }
 
 }  // namespace
 
-Result<void> set_up_restricted_ring(io_uring& ring, uint32_t entries) {
+Result<void> set_up_restricted_ring(io_uring& ring, uint32_t entries, const Fd& held) {
   if (int result = set_up(ring, entries)) return failed("creating", -result);
-  if (int result = restrict(ring)) {
+  int result = hold(ring, held);  // nothing can be registered later
+  if (result == 0) result = restrict(ring);
+  if (result != 0) {
     io_uring_queue_exit(&ring);
     return failed("restricting", -result);
   }

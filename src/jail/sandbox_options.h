@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace crosvm {
 
@@ -10,6 +12,10 @@ struct SandboxOptions {
   std::optional<std::string> pivot_root;  ///< none: an empty root for each process
   std::optional<std::string> seccomp_policy_dir;
   bool seccomp_log_failures = false;
+  /// `--restart-devices` (ours): kinds of devices, DeviceType::name, whose process is started anew
+  /// when it dies.
+  std::vector<std::string> restart_devices;
+  size_t restarts_a_minute = 3;  ///< of one device; more end the VM
 };
 
 }  // namespace crosvm

@@ -1,6 +1,7 @@
 #include "jail/spawned_worker.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -56,6 +57,8 @@ struct Execution {
 /// Moves the descriptors to where a worker looks for them, first out of each other's way.
 [[noreturn]] void execute(const Execution& run) {
   constexpr int kOutOfTheWay = 16;
+  // A worker that heeds nobody ends with us, however we end; we are one thread.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   const int program = ::fcntl(run.program, F_DUPFD_CLOEXEC, kOutOfTheWay);
   const int null = ::fcntl(run.null, F_DUPFD_CLOEXEC, kOutOfTheWay);
   const int log = ::fcntl(run.log, F_DUPFD_CLOEXEC, kOutOfTheWay);

@@ -145,6 +145,8 @@ void ignore_signals() {
   for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTTOU, SIGUSR1, SIGUSR2}) {
     ::signal(number, SIG_IGN);
   }
+  // Where it was ignored, as some who start us leave it, nobody would hear of a worker's end.
+  ::signal(SIGCHLD, SIG_DFL);
 }
 
 /// Everything else that was open at the fork belongs to the VMM alone.

@@ -38,7 +38,8 @@ class Worker {
           Error::invalid(format_text("this program has no device of the kind '{}'", order.device)));
     }
     auto opened = TRY(type->receive(order.text, std::move(order.resources)));
-    std::vector<IoUring> rings = make_device_rings(order.name, opened->rings());
+    std::vector<IoUring> rings =
+        make_device_rings(order.name, opened->rings(), std::exchange(order.io_witness, {}));
     loop_ = TRY(EventLoop::create());
     TRY(loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { loop_->stop(); }));
     const SeccompProgram filter = TRY(find_filter(order));

@@ -55,6 +55,23 @@ Result<void> check_device_info(const DeviceInfo& info) {
 
 }  // namespace
 
+Result<WorkerOrder> duplicate(const WorkerOrder& order) {
+  auto copy = [](const Fd& fd) -> Result<Fd> { return fd ? fd.duplicate() : Fd(); };
+  WorkerOrder other{.device = order.device,
+                    .name = order.name,
+                    .text = order.text,
+                    .logging = order.logging,
+                    .pivot_root = order.pivot_root,
+                    .policy = order.policy,
+                    .denied_call = order.denied_call,
+                    .frontend = TRY(copy(order.frontend)),
+                    .filter = TRY(copy(order.filter)),
+                    .io_witness = TRY(copy(order.io_witness)),
+                    .resources = {.counts = order.resources.counts, .fds = {}}};
+  for (const Fd& fd : order.resources.fds) other.resources.fds.push_back(TRY(copy(fd)));
+  return other;
+}
+
 Result<Packet> encode_worker_order(WorkerOrder order) {
   Json json;
   json.set("device", order.device);
@@ -68,10 +85,12 @@ Result<Packet> encode_worker_order(WorkerOrder order) {
   json.set("denied_call", static_cast<uint64_t>(order.denied_call));
   json.set("frontend", static_cast<bool>(order.frontend));
   json.set("filter", static_cast<bool>(order.filter));
+  json.set("io_witness", static_cast<bool>(order.io_witness));
   json.set("counts", numbers(order.resources.counts));
   Packet packet{.text = json.dump(), .fds = {}};
   add(packet.fds, order.frontend);
   add(packet.fds, order.filter);
+  add(packet.fds, order.io_witness);
   std::ranges::move(order.resources.fds, std::back_inserter(packet.fds));
   if (packet.fds.size() > kWorkerPackets.fds || packet.text.size() > kWorkerPackets.bytes) {
     return fail(Error::invalid(
@@ -96,6 +115,7 @@ Result<WorkerOrder> decode_worker_order(Packet packet) {
                     .denied_call = {},
                     .frontend = {},
                     .filter = {},
+                    .io_witness = {},
                     .resources = {}};
   if (const Json* root = json.find("pivot_root")) order.pivot_root = TRY(root->as_string());
   order.denied_call = static_cast<SeccompDefault>(
@@ -103,7 +123,9 @@ Result<WorkerOrder> decode_worker_order(Packet packet) {
   order.resources.counts = TRY(read_numbers<size_t>(json, "counts", kWorkerPackets.fds));
 
   auto next = packet.fds.begin();
-  for (auto [name, fd] : {std::pair{"frontend", &order.frontend}, {"filter", &order.filter}}) {
+  for (auto [name, fd] : {std::pair{"frontend", &order.frontend},
+                          {"filter", &order.filter},
+                          {"io_witness", &order.io_witness}}) {
     if (!TRY(TRY(json.at(name))->as_bool())) continue;
     if (next == packet.fds.end()) {
       return fail(Error::invalid(format_text("a worker's order lacks its {} descriptor", name)));

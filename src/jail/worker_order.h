@@ -27,8 +27,13 @@ struct WorkerOrder {
 
   Fd frontend;  ///< a connected vhost-user socket
   Fd filter;    ///< a file with a BPF program (`--seccomp-policy-dir`)
+  /// The write end of a pipe that is to end with the last of the worker's I/O.
+  Fd io_witness;
   PackedResources resources;
 };
+
+/// The same with duplicates of the descriptors. Errors: the errno of fcntl.
+Result<WorkerOrder> duplicate(const WorkerOrder& order);
 
 inline constexpr PacketLimits kWorkerPackets{.bytes = size_t{128} << 10, .fds = 253};
 

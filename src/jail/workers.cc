@@ -1,39 +1,19 @@
 #include "jail/workers.h"
 
-#include <poll.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
-#include <chrono>
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "base/format.h"
 #include "base/log.h"
-#include "base/packet_socket.h"
+#include "jail/supervised_worker.h"
 #include "jail/worker_order.h"
-#include "vhost/vhost_user_backend.h"
 
 namespace crosvm {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-/// A process that has not begun to serve by then never will; the machine may be very busy.
-constexpr std::chrono::seconds kStartPatience{30};
-
-struct SocketPair {
-  Fd ours;
-  Fd theirs;
-};
-
-Result<SocketPair> make_socket_pair(int type) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) {
-    return fail(Error::from_errno("creating", "a socket pair for a device process"));
-  }
-  return SocketPair{.ours = Fd(ends[0]), .theirs = Fd(ends[1])};
-}
 
 Result<Fd> in_memory_file(const SeccompProgram& program, const std::string& name) {
   Fd file(::memfd_create("crosvm-policy", MFD_CLOEXEC));
@@ -61,41 +41,50 @@ Result<void> check_root(const std::string& path) {
 }  // namespace
 
 struct Workers::State {
-  enum class Phase { kStarting, kServing, kEnded };
-  struct Worker {
-    std::string name;
-    PacketSocket channel;
-    Fd frontend;  // until the handshake
-    Phase phase = Phase::kStarting;
-    std::string cause;  // of its end
-  };
-
   EventLoop& loop;
   std::unique_ptr<Spawner> spawner;
   SandboxOptions options;
   Died died;
-  std::vector<Worker> workers;  // a worker's number is its place
+  uint32_t next_number = 0;  // of a process
+  std::vector<std::unique_ptr<SupervisedWorker>> workers;
 
   SeccompDefault denied_call() const {
     return options.seccomp_log_failures ? SeccompDefault::kLog : SeccompDefault::kNotify;
   }
   void ended(uint32_t number, std::string cause);
   void lost();
-  Result<DeviceInfo> await_answer(Worker& worker, uint32_t number);
+  Result<WorkerOrder> order_for(const DeviceType& type, const std::string& name,
+                                const std::string& text, OpenedDevice& opened) const;
 };
 
 void Workers::State::ended(uint32_t number, std::string cause) {
-  if (number >= workers.size()) return;
-  Worker& worker = workers[number];
-  const Phase phase = std::exchange(worker.phase, Phase::kEnded);
-  worker.cause = std::move(cause);
-  if (phase == Phase::kServing) died(worker.name, worker.cause);
+  for (auto& worker : workers) {
+    if (worker->number() == number) return worker->ended(std::move(cause));
+  }
 }
 
 void Workers::State::lost() {
-  for (uint32_t number = 0; number < workers.size(); ++number) {
-    if (workers[number].phase != Phase::kEnded) ended(number, "was lost with the spawner");
-  }
+  for (auto& worker : workers) worker->lost();
+}
+
+Result<WorkerOrder> Workers::State::order_for(const DeviceType& type, const std::string& name,
+                                              const std::string& text, OpenedDevice& opened) const {
+  WorkerOrder order{.device = std::string(type.name),
+                    .name = name,
+                    .text = text,
+                    .logging = log::options(),
+                    .pivot_root = options.pivot_root,
+                    .policy = std::string(type.policy),
+                    .denied_call = denied_call(),
+                    .frontend = {},
+                    .filter = {},
+                    .io_witness = {},
+                    .resources = opened.pack()};
+  if (!options.seccomp_policy_dir) return order;
+  const SeccompProgram program = TRY(find_seccomp_policy(
+      type.policy, {.directory = options.seccomp_policy_dir, .action = denied_call()}));
+  order.filter = TRY(in_memory_file(program, order.policy));
+  return order;
 }
 
 Workers::Workers(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -117,7 +106,6 @@ Result<std::unique_ptr<Workers>> Workers::create(EventLoop& loop, std::unique_pt
 }
 
 Workers::~Workers() {
-  for (State::Worker& worker : state_->workers) worker.phase = State::Phase::kEnded;
   // Its channel is how a worker that never got as far as serving learns that it may go.
   state_->workers.clear();
 }
@@ -126,77 +114,26 @@ Spawner& Workers::spawner() { return *state_->spawner; }
 
 Result<uint32_t> Workers::start(const DeviceType& type, const std::string& name,
                                 const std::string& text, OpenedDevice& opened) {
-  SocketPair channel = TRY(make_socket_pair(SOCK_SEQPACKET));
-  SocketPair frontend = TRY(make_socket_pair(SOCK_STREAM));
-  WorkerOrder order{.device = std::string(type.name),
-                    .name = name,
-                    .text = text,
-                    .logging = log::options(),
-                    .pivot_root = state_->options.pivot_root,
-                    .policy = std::string(type.policy),
-                    .denied_call = state_->denied_call(),
-                    .frontend = std::move(frontend.theirs),
-                    .filter = {},
-                    .resources = opened.pack()};
-  if (state_->options.seccomp_policy_dir) {
-    const SeccompProgram program =
-        TRY(find_seccomp_policy(type.policy, {.directory = state_->options.seccomp_policy_dir,
-                                              .action = state_->denied_call()}));
-    order.filter = TRY(in_memory_file(program, order.policy));
-  }
-  PacketSocket ours(std::move(channel.ours), kWorkerPackets);
-  TRY(ours.send(TRY(encode_worker_order(std::move(order)))));
-  const auto number = static_cast<uint32_t>(state_->workers.size());
-  TRY(state_->spawner->spawn(number, name, std::move(channel.theirs)));
-  state_->workers.push_back({.name = name,
-                             .channel = std::move(ours),
-                             .frontend = std::move(frontend.ours),
-                             .phase = State::Phase::kStarting,
-                             .cause = {}});
-  return number;
-}
-
-Result<DeviceInfo> Workers::State::await_answer(Worker& worker, uint32_t number) {
-  const Clock::time_point deadline = Clock::now() + kStartPatience;
-  pollfd answer{.fd = worker.channel.fd().get(), .events = POLLIN, .revents = 0};
-  while (true) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    const int ready = left.count() > 0 ? ::poll(&answer, 1, static_cast<int>(left.count())) : 0;
-    if (ready < 0 && errno != EINTR) return fail(Error::from_errno("waiting for", worker.name));
-    if (ready < 0) continue;
-    if (ready == 0) {
-      return fail(Error(std::errc::timed_out,
-                        format_text("its process did not start within {} seconds; the machine may "
-                                    "be overloaded",
-                                    kStartPatience.count())));
-    }
-    auto packet = TRY(worker.channel.receive());
-    if (packet) return decode_worker_answer(*packet);
-    // The spawner knows why.
-    TRY(spawner->wait_for_end(number));
-    return fail(Error(std::errc::broken_pipe, format_text("its process {}", worker.cause)));
-  }
-}
-
-Result<std::unique_ptr<DeviceBackend>> Workers::finish(uint32_t number) {
   State* state = state_.get();
-  State::Worker& worker = state->workers[number];
-  const DeviceInfo info = TRY(with_context(state->await_answer(worker, number), worker.name));
-  VhostUserOptions options;
-  options.name = worker.name;
-  options.device_type = info.device_type;
-  options.queue_sizes = info.queue_sizes;
-  options.config_length = info.config.size();
-  options.disconnected = [state, number](const Error&) {
-    // One that lives on without us is of no use. What became of it, the spawner says.
-    (void)state->spawner->kill(number);
-    return AfterLoss::kGiveUp;
-  };
-  auto backend =
-      TRY(VhostUserBackend::create(state->loop, std::move(worker.frontend), std::move(options)));
-  worker.phase = State::Phase::kServing;
-  return std::unique_ptr<DeviceBackend>(std::move(backend));
+  const auto& kinds = state->options.restart_devices;
+  const bool restarts = type.idempotent && std::ranges::find(kinds, type.name) != kinds.end();
+  auto worker = std::make_unique<SupervisedWorker>(
+      SupervisedWorker::Context{
+          .loop = state->loop,
+          .spawner = *state->spawner,
+          .next_number = [state] { return state->next_number++; },
+          .died = [state](const std::string& device,
+                          const std::string& cause) { state->died(device, cause); }},
+      SupervisedWorker::Rules{.restarts = restarts,
+                              .restarts_a_minute = state->options.restarts_a_minute},
+      TRY(state->order_for(type, name, text, opened)));
+  TRY(worker->start());
+  state->workers.push_back(std::move(worker));
+  return static_cast<uint32_t>(state->workers.size() - 1);
+}
+
+Result<std::unique_ptr<DeviceBackend>> Workers::finish(uint32_t worker) {
+  return state_->workers[worker]->finish();
 }
 
 }  // namespace crosvm

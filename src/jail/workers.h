@@ -17,18 +17,20 @@ namespace crosvm {
 /// The device processes of one VM.
 class Workers {
  public:
-  /// A device process has ended while its device was in use. On the loop.
+  /// A device has no process any more and gets no other: it was not to be started anew
+  /// (SandboxOptions), or was too often. On the loop.
   using Died = std::function<void(const std::string& device, const std::string& cause)>;
 
   /// `loop` is the VMM's and outlives this. Errors: those of watching the spawner, and of the
   /// options: a root that is none, a policy that cannot be compiled.
   static Result<std::unique_ptr<Workers>> create(EventLoop& loop, std::unique_ptr<Spawner> spawner,
                                                  SandboxOptions options, Died died);
-  /// After the backends. Waits until every process is gone.
+  /// After the backends, with the loop at rest. Waits until every process is gone.
   ~Workers();
 
   /// Starts the process of a device, which takes the opened device's descriptors; does not wait
-  /// for it. Returns its number. Errors: those of its policy and of sending to the spawner.
+  /// for it. Returns what to call it here. Errors: those of its policy and of sending to the
+  /// spawner.
   Result<uint32_t> start(const DeviceType& type, const std::string& name, const std::string& text,
                          OpenedDevice& opened);
   /// Waits until it serves its device. Once for each. Errors: what kept it from starting.

@@ -1,5 +1,6 @@
 #include "vhost/vhost_user_backend.h"
 
+#include <mutex>
 #include <utility>
 
 #include "vhost/vhost_user_device.h"
@@ -38,15 +39,34 @@ Result<std::unique_ptr<VhostUserBackend>> VhostUserBackend::create(EventLoop& lo
   return TRY(start(loop, std::move(socket), std::move(options))).finish();
 }
 
-void VhostUserBackend::reconnect(Fd socket, std::function<void(Result<void>)> done) {
-  auto shared = std::make_shared<Fd>(std::move(socket));
-  post([device = peer_.get(), shared, done = std::move(done)] {
-    device->reconnect(std::move(*shared), done);
+bool VhostUserBackend::Remote::alive() const {
+  const auto device = device_.lock();
+  if (!device) return false;
+  std::lock_guard lock(device->mutex());
+  return !device->closed();
+}
+
+void VhostUserBackend::Remote::post(std::function<void(VhostUserDevice&)> call) const {
+  const auto device = device_.lock();
+  if (!device) return;
+  device->loop().post([device, call = std::move(call)] {
+    std::lock_guard lock(device->mutex());
+    if (device->closed()) return;
+    device->before_verb();
+    call(*device);
+    device->after_verb();
   });
 }
 
-void VhostUserBackend::give_up() {
-  post([device = peer_.get()] { device->give_up(); });
+void VhostUserBackend::Remote::reconnect(Fd socket, std::function<void(Result<void>)> done) const {
+  auto shared = std::make_shared<Fd>(std::move(socket));
+  post([shared, done = std::move(done)](VhostUserDevice& device) {
+    device.reconnect(std::move(*shared), done);
+  });
+}
+
+void VhostUserBackend::Remote::give_up() const {
+  post([](VhostUserDevice& device) { device.give_up(); });
 }
 
 }  // namespace crosvm

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -82,9 +83,30 @@ class VhostUserBackend : public LoopBackend {
   /// takes them in order, and a packed ring needs a reset. `done` is called
   /// on the loop. Errors: those of `create`, and not_supported naming the features that it lacks.
   /// After an error another may be tried. From any thread.
-  void reconnect(Fd socket, std::function<void(Result<void>)> done);
+  void reconnect(Fd socket, std::function<void(Result<void>)> done) {
+    remote().reconnect(std::move(socket), std::move(done));
+  }
   /// There will be no other. From any thread.
-  void give_up();
+  void give_up() { remote().give_up(); }
+
+  /// A hold on the backend for whoever gives it other back-ends; may outlive it, and does nothing
+  /// then.
+  class Remote {
+   public:
+    Remote() = default;
+    /// Whether the backend is still there.
+    bool alive() const;
+    // As those of the backend.
+    void reconnect(Fd socket, std::function<void(Result<void>)> done) const;
+    void give_up() const;
+
+   private:
+    friend class VhostUserBackend;
+    explicit Remote(std::weak_ptr<VhostUserDevice> device) : device_(std::move(device)) {}
+    void post(std::function<void(VhostUserDevice&)> call) const;
+    std::weak_ptr<VhostUserDevice> device_;
+  };
+  Remote remote() const { return Remote(peer_); }
 
  private:
   explicit VhostUserBackend(std::shared_ptr<VhostUserDevice> device);

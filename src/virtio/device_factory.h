@@ -37,7 +37,11 @@ struct DeviceContext {
 ///       static size_t rings(const Config& config);               // io_uring instances it can use
 ///       static Result<std::unique_ptr<VirtioDevice>> create(     // in the jail; sees no path
 ///           const Config& config, Resources resources, DeviceContext context);
+///       static constexpr bool kIdempotent = true;  // optional: a request may be executed twice
 ///     };
+///
+/// Only a device that says kIdempotent may be started anew after its process has died: what that
+/// process had begun is then executed once more.
 ///
 /// Resources holds descriptors alone, and names them to a visitor, so that they can be sent to
 /// another process: `template <class V> void visit(V&& each) { each(image); each(more); }` with
@@ -77,6 +81,7 @@ class OpenedDevice {
 struct DeviceType {
   std::string_view name;
   std::string_view policy;
+  bool idempotent = false;  ///< its requests may be executed twice
   /// Whether `text` is a configuration of this device.
   Result<void> (*check)(std::string_view text);
   Result<std::unique_ptr<OpenedDevice>> (*open)(std::string_view text);
@@ -189,7 +194,13 @@ Result<std::unique_ptr<OpenedDevice>> opened_device(std::string_view text,
 
 template <DeviceFactory F>
 constexpr DeviceType device_type() {
-  return {F::kName, F::kPolicy, factory_detail::check<F>, factory_detail::open<F>,
+  bool idempotent = false;
+  if constexpr (requires { F::kIdempotent; }) idempotent = F::kIdempotent;
+  return {F::kName,
+          F::kPolicy,
+          idempotent,
+          factory_detail::check<F>,
+          factory_detail::open<F>,
           factory_detail::receive<F>};
 }
 

@@ -7,12 +7,12 @@
 
 namespace crosvm {
 
-std::vector<IoUring> make_device_rings(const std::string& name, size_t count) {
+std::vector<IoUring> make_device_rings(const std::string& name, size_t count, const Fd& held) {
   // Operations that one submission can hold: a queue's worth of requests.
   constexpr uint32_t kEntries = 256;
   std::vector<IoUring> rings;
   for (size_t i = 0; i < count; ++i) {
-    auto ring = IoUring::create(kEntries);
+    auto ring = IoUring::create(kEntries, held);
     if (!ring) {
       log::info("{}: no io_uring: {}", name, ring.error().what());
       return {};

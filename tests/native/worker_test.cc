@@ -123,6 +123,18 @@ class NativeWorkerTest : public testing::Test {
     return -1;
   }
 
+  /// The process that takes the place of `former`; its jail is complete. 0: there is none.
+  pid_t successor(const std::string& name, pid_t former) {
+    for (int tries = 0; tries < 1000; ++tries) {
+      for (pid_t pid : children_of(spawner_)) {
+        auto status = status_of(pid);
+        if (pid != former && status["Name"] == name && status["Seccomp"] == "2") return pid;
+      }
+      ::usleep(10'000);
+    }
+    return 0;
+  }
+
   std::string refusal(const std::vector<std::string>& flags) {
     VmProcess vm(arguments(flags));
     EXPECT_EQ(vm.wait_exit(seconds(60)), 1);
@@ -183,6 +195,59 @@ TEST_F(NativeWorkerTest, ADeadWorkerEndsTheVmWhichNamesIt) {
     EXPECT_TRUE(ends_soon(all_)) << name;
     EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
   }
+}
+
+TEST_F(NativeWorkerTest, AWorkerThatMayBeStartedAnewDoesNotEndTheVm) {
+  VmProcess vm(arguments({"--restart-devices=block,rng"}));
+  start(vm);
+  for (const char* name : {"block0", "rng"}) {
+    const pid_t former = worker(name);
+    ::kill(former, SIGKILL);
+    const pid_t next = successor(name, former);
+    ASSERT_GT(next, 0) << name << ": " << vm.errors();
+    all_.push_back(next);
+    EXPECT_EQ(status_of(next)["Seccomp"], "2");
+    EXPECT_EQ(status_of(next)["CapBnd"], "0000000000000000");
+  }
+  EXPECT_TRUE(lives(worker("console0")));
+  ::kill(worker("console0"), SIGKILL);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 33) << "consoles are not started anew";
+  for (const char* name : {"block0", "rng"}) {
+    EXPECT_THAT(
+        vm.errors(),
+        HasSubstr(std::string(name) +
+                  ": its process was killed by SIGKILL; it is started anew, for the 1. time"));
+  }
+  EXPECT_THAT(vm.errors(), HasSubstr("console0: its process was killed by SIGKILL; the VM ends"));
+  EXPECT_TRUE(ends_soon(all_));
+  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+}
+
+TEST_F(NativeWorkerTest, AWorkerIsStartedAnewThreeTimesAMinute) {
+  VmProcess vm(arguments({"--restart-devices=rng"}));
+  start(vm);
+  pid_t present = worker("rng");
+  for (int time = 0; time < 3; ++time) {
+    ::kill(present, SIGKILL);
+    present = successor("rng", present);
+    ASSERT_GT(present, 0) << time << ": " << vm.errors();
+    all_.push_back(present);
+  }
+  ::kill(present, SIGKILL);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 33);
+  EXPECT_THAT(vm.errors(), HasSubstr("rng: its process was killed by SIGKILL, after it was started "
+                                     "anew 3 times within a minute"));
+  EXPECT_TRUE(ends_soon(all_));
+}
+
+TEST_F(NativeWorkerTest, WorkersThatHeedNobodyEndWithTheirSpawner) {
+  VmProcess vm(arguments());
+  start(vm);
+  for (pid_t pid : workers_) ::kill(pid, SIGSTOP);
+  ::kill(spawner_, SIGSTOP);
+  vm.signal(SIGKILL);
+  ::kill(spawner_, SIGKILL);
+  EXPECT_TRUE(ends_soon(all_));
 }
 
 TEST_F(NativeWorkerTest, WithoutItsSpawnerTheVmEnds) {

@@ -66,6 +66,7 @@ struct BlockResources {
 struct BlockFactory {
   static constexpr std::string_view kName = "block";
   static constexpr std::string_view kPolicy = "block_device";
+  static constexpr bool kIdempotent = true;
   using Config = BlockConfig;
   using Resources = BlockResources;
   static Result<Config> parse(const KeyValues& text) { return BlockConfig::parse(text); }

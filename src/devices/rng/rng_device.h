@@ -41,6 +41,7 @@ class RngDevice : public VirtioDevice {
 struct RngFactory {
   static constexpr std::string_view kName = "rng";
   static constexpr std::string_view kPolicy = "rng_device";
+  static constexpr bool kIdempotent = true;
   struct Config {};
   struct Resources {
     template <class V>

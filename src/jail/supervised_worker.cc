@@ -1,0 +1,292 @@
+#include "jail/supervised_worker.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+#include "base/format.h"
+#include "base/log.h"
+
+namespace crosvm {
+namespace {
+
+using Clock = EventLoop::Clock;
+
+/// A process that has not begun to serve by then never will; the machine may be very busy.
+constexpr std::chrono::seconds kStartPatience{30};
+/// After so long a word is said about I/O that does not end.
+constexpr std::chrono::seconds kQuiescencePatience{10};
+constexpr std::chrono::minutes kRestartWindow{1};
+
+struct Pair {
+  Fd first;
+  Fd second;
+};
+
+Result<Pair> make_socket_pair(int type) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) {
+    return fail(Error::from_errno("creating", "a socket pair for a device process"));
+  }
+  return Pair{.first = Fd(ends[0]), .second = Fd(ends[1])};
+}
+
+Result<Pair> make_pipe() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) {
+    return fail(Error::from_errno("creating", "a pipe for a device process"));
+  }
+  return Pair{.first = Fd(ends[0]), .second = Fd(ends[1])};
+}
+
+}  // namespace
+
+SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder order)
+    : context_(std::move(context)),
+      rules_(rules),
+      order_(std::move(order)),
+      channel_(Fd(), kWorkerPackets) {}
+
+SupervisedWorker::~SupervisedWorker() { forget_process(); }
+
+// ---- the first process
+
+Result<void> SupervisedWorker::start() { return launch(); }
+
+Result<void> SupervisedWorker::launch() {
+  Pair channel = TRY(make_socket_pair(SOCK_SEQPACKET));
+  Pair frontend = TRY(make_socket_pair(SOCK_STREAM));
+  Pair witness;
+  WorkerOrder order;
+  if (rules_.restarts) {
+    witness = TRY(make_pipe());
+    order = TRY(duplicate(order_));
+  } else {
+    order = std::exchange(order_, {});
+    order_.name = order.name;
+  }
+  order.frontend = std::move(frontend.second);
+  order.io_witness = std::move(witness.second);
+
+  channel_ = PacketSocket(std::move(channel.first), kWorkerPackets);
+  TRY(channel_.send(TRY(encode_worker_order(std::move(order)))));
+  number_ = context_.next_number();
+  TRY(context_.spawner.spawn(number_, name(), std::move(channel.second)));
+  gone_ = false;
+  frontend_ = std::move(frontend.first);
+  io_ = std::move(witness.first);
+  io_over_ = !io_;
+  if (!io_) return {};
+  // What is written to it is not listened to: its end counts.
+  io_watch_ = TRY(context_.loop.watch(io_, 0, [this](uint32_t) { io_over(); }));
+  return {};
+}
+
+Result<DeviceInfo> SupervisedWorker::await_answer() {
+  const Clock::time_point deadline = Clock::now() + kStartPatience;
+  pollfd answer{.fd = channel_.fd().get(), .events = POLLIN, .revents = 0};
+  while (true) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    const int ready = left.count() > 0 ? ::poll(&answer, 1, static_cast<int>(left.count())) : 0;
+    if (ready < 0 && errno != EINTR) return fail(Error::from_errno("waiting for", name()));
+    if (ready < 0) continue;
+    if (ready == 0) {
+      return fail(Error(std::errc::timed_out,
+                        format_text("its process did not start within {} seconds; the machine may "
+                                    "be overloaded",
+                                    kStartPatience.count())));
+    }
+    auto packet = channel_.receive();
+    if (packet && *packet) return decode_worker_answer(**packet);
+    // The spawner knows why.
+    if (!gone_) TRY(context_.spawner.wait_for_end(number_));
+    return fail(Error(std::errc::broken_pipe, format_text("its process {}", cause_)));
+  }
+}
+
+VhostUserOptions SupervisedWorker::backend_options(const DeviceInfo& info) {
+  VhostUserOptions options;
+  options.name = name();
+  options.device_type = info.device_type;
+  options.queue_sizes = info.queue_sizes;
+  options.config_length = info.config.size();
+  options.disconnected = [this, alive = std::weak_ptr(alive_)](const Error&) {
+    if (alive.expired()) return AfterLoss::kGiveUp;
+    // One that lives on without us is of no use. What became of it, the spawner says.
+    kill();
+    later([this] { disconnected(); });
+    return rules_.restarts ? AfterLoss::kAwaitAnother : AfterLoss::kGiveUp;
+  };
+  return options;
+}
+
+Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::finish() {
+  auto info = with_context(await_answer(), name());
+  if (!info) {
+    phase_ = Phase::kEnded;
+    return fail(std::move(info).error());
+  }
+  auto backend =
+      VhostUserBackend::create(context_.loop, std::move(frontend_), backend_options(*info));
+  if (!backend || gone_) {
+    phase_ = Phase::kEnded;
+    if (!backend) return fail(std::move(backend).error());
+    return fail(Error(std::errc::broken_pipe, format_text("{}: its process {}", name(), cause_)));
+  }
+  connected_ = true;
+  backend_ = (*backend)->remote();
+  phase_ = Phase::kServing;
+  return std::unique_ptr<DeviceBackend>(std::move(*backend));
+}
+
+// ---- its end
+
+/// The backend calls from within itself.
+void SupervisedWorker::later(std::function<void()> work) {
+  context_.loop.post([alive = std::weak_ptr(alive_), work = std::move(work)] {
+    if (!alive.expired()) work();
+  });
+}
+
+void SupervisedWorker::kill() { (void)context_.spawner.kill(number_); }
+
+void SupervisedWorker::ended(std::string cause) {
+  if (gone_) return;
+  gone_ = true;
+  cause_ = std::move(cause);
+  if (phase_ == Phase::kStarting || phase_ == Phase::kEnded) return;
+  if (!backend_.alive()) return forget_process();  // let go of in good order
+  if (!rules_.restarts) return give_up(cause_);
+  dies();
+}
+
+void SupervisedWorker::lost() {
+  if (phase_ == Phase::kEnded) return;
+  const bool starting = phase_ == Phase::kStarting;
+  gone_ = true;
+  cause_ = "was lost with the spawner";
+  if (!starting) give_up(cause_);
+}
+
+void SupervisedWorker::disconnected() {
+  connected_ = false;
+  if (phase_ == Phase::kServing) return dies();
+  replace_when_over();
+}
+
+void SupervisedWorker::io_over() {
+  context_.loop.unwatch(std::exchange(io_watch_, 0));
+  io_over_ = true;
+  replace_when_over();
+}
+
+void SupervisedWorker::dies() {
+  if (phase_ == Phase::kServing || phase_ == Phase::kReplacing) {
+    phase_ = Phase::kDying;
+    context_.loop.cancel(std::exchange(timer_, 0));
+    timer_ = context_.loop.after(kQuiescencePatience, [this] {
+      timer_ = 0;
+      log::warn(
+          "{}: its process has died, and its I/O has not ended within {} seconds; the device waits "
+          "for that, as for a disk that does not answer",
+          name(), kQuiescencePatience.count());
+    });
+  }
+  replace_when_over();
+}
+
+bool SupervisedWorker::may_restart() {
+  const Clock::time_point now = Clock::now();
+  while (!restarts_.empty() && now - restarts_.front() >= kRestartWindow) restarts_.pop_front();
+  if (restarts_.size() >= rules_.restarts_a_minute) return false;
+  restarts_.push_back(now);
+  return true;
+}
+
+// ---- the next one
+
+void SupervisedWorker::replace_when_over() {
+  if (phase_ != Phase::kDying || !gone_ || !io_over_ || connected_) return;
+  if (!may_restart()) {
+    return give_up(format_text("{}, after it was started anew {} times within a minute", cause_,
+                               restarts_.size()));
+  }
+  ++restart_count_;
+  log::warn("{}: its process {}; it is started anew, for the {}. time", name(), cause_,
+            restart_count_);
+  forget_process();
+  phase_ = Phase::kReplacing;
+  auto launched = launch();
+  if (launched) {
+    auto watched = context_.loop.watch(channel_.fd(), EPOLLIN, [this](uint32_t) { answered(); });
+    if (watched) channel_watch_ = *watched;
+    if (!watched) launched = fail(std::move(watched).error());
+  }
+  if (!launched) {
+    return give_up(
+        format_text("{} and could not be started anew: {}", cause_, launched.error().what()));
+  }
+  timer_ = context_.loop.after(kStartPatience, [this] {
+    timer_ = 0;
+    log::error("{}: its new process did not start within {} seconds", name(),
+               kStartPatience.count());
+    kill();
+  });
+}
+
+void SupervisedWorker::answered() {
+  context_.loop.unwatch(std::exchange(channel_watch_, 0));
+  auto packet = channel_.receive();
+  if (!packet || !*packet) return kill();  // the spawner says why
+  if (auto info = decode_worker_answer(**packet); !info) {
+    log::error("{}: its new process does not serve it: {}", name(), info.error().what());
+    return kill();
+  }
+  connected_ = true;
+  auto done = [this, alive = std::weak_ptr(alive_), number = number_](Result<void> result) {
+    if (alive.expired()) return;
+    auto shared = std::make_shared<Result<void>>(std::move(result));
+    later([this, number, shared] {
+      if (number == number_) reconnected(std::move(*shared));
+    });
+  };
+  backend_.reconnect(std::move(frontend_), std::move(done));
+}
+
+void SupervisedWorker::reconnected(Result<void> result) {
+  context_.loop.cancel(std::exchange(timer_, 0));
+  if (!result) {
+    log::error("{}: its new process does not serve it: {}", name(), result.error().what());
+    connected_ = false;
+    kill();
+  } else if (phase_ == Phase::kReplacing) {
+    log::info("{}: its new process serves it", name());
+    phase_ = Phase::kServing;
+  }
+  if (gone_) dies();
+}
+
+void SupervisedWorker::give_up(const std::string& cause) {
+  phase_ = Phase::kEnded;
+  forget_process();
+  backend_.give_up();
+  context_.died(name(), cause);
+}
+
+void SupervisedWorker::forget_process() {
+  for (EventLoop::WatchId* watch : {&channel_watch_, &io_watch_}) {
+    if (*watch != 0) context_.loop.unwatch(std::exchange(*watch, 0));
+  }
+  if (timer_ != 0) context_.loop.cancel(std::exchange(timer_, 0));
+  channel_ = PacketSocket(Fd(), kWorkerPackets);
+  frontend_ = {};
+  io_ = {};
+}
+
+}  // namespace crosvm
