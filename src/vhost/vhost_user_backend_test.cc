@@ -70,6 +70,7 @@ struct Talk {
   }
   std::string error() const { return made ? "" : made.error().what(); }
 
+  const RigMemory memory;  // outlives the backend
   LoopThread control;
   std::optional<ScriptedPeer> peer;
   Result<std::unique_ptr<VhostUserBackend>> made = fail(Error::invalid("not made"));
@@ -120,7 +121,7 @@ TEST(VhostUserBackend, SaysThatABackEndServesLegacyDriversAlone) {
 TEST(VhostUserBackend, TakesABackEndWithoutProtocolFeatures) {
   Talk talk({.features = bit(VIRTIO_F_VERSION_1)}, {.name = "rng", .device_type = VIRTIO_ID_RNG});
   EXPECT_EQ(talk.backend().info().queue_sizes, (std::vector<uint16_t>{32768}));
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   stop(talk.backend());
   EXPECT_EQ(talk.peer->last_value(VHOST_USER_SET_FEATURES), bit(VIRTIO_F_VERSION_1));
@@ -131,7 +132,7 @@ TEST(VhostUserBackend, TakesABackEndWithoutProtocolFeatures) {
 
 TEST(VhostUserBackend, NegotiatesProtocolFeatures) {
   Talk talk({});
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   stop(talk.backend());
   EXPECT_EQ(talk.peer->last_value(VHOST_USER_SET_FEATURES),
@@ -225,7 +226,7 @@ TEST(VhostUserBackend, TellsTheStatusOfTheDevice) {
   Talk talk(script);
   Listener listener;
   talk.backend().set_listener(&listener);
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   EXPECT_TRUE(eventually([&] { return talk.peer->last_value(VHOST_USER_SET_STATUS) == 15; }));
   std::optional<Fd> socket;
@@ -259,7 +260,7 @@ TEST(VhostUserBackend, TellsAllWhenTheBackEndGoes) {
   Talk talk(script, wanted);
   Listener listener;
   talk.backend().set_listener(&listener);
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   std::promise<void> stopped;
   std::promise<void> is_reset;
@@ -291,7 +292,7 @@ TEST(VhostUserBackend, DeclaresASilentBackEndDead) {
     return AfterLoss::kGiveUp;
   };
   Talk talk(script, wanted);
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   stop(talk.backend());
   EXPECT_EQ(gone.get_future().get(), "no answer to vhost-user request 11 in 100 ms");
@@ -310,7 +311,7 @@ TEST(VhostUserBackend, NeedsAResetWhenTheBackEndRefuses) {
     Talk talk(script);
     Listener listener;
     talk.backend().set_listener(&listener);
-    const RigMemory memory;
+    const RigMemory& memory = talk.memory;
     set_up(talk.backend(), memory);
     EXPECT_TRUE(eventually([&] { return listener.resets == 1; })) << refused;
     reset(talk.backend());
@@ -327,7 +328,7 @@ void live(Script script) {
   if (!talk.made) return;
   Listener listener;
   talk.backend().set_listener(&listener);
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   talk.backend().set_config(0, {std::byte{1}});
   stop(talk.backend());
@@ -474,7 +475,7 @@ TEST(VhostUserBackend, GivesTheNoteOfWhatIsInFlightToTheNextBackEnd) {
     return AfterLoss::kAwaitAnother;
   };
   Talk talk(first.script(), wanted);
-  const RigMemory memory;
+  const RigMemory& memory = talk.memory;
   set_up(talk.backend(), memory);
   ASSERT_TRUE(eventually([&] { return talk.peer->count(VHOST_USER_SET_VRING_ENABLE) == 1; }));
   talk.peer.reset();
