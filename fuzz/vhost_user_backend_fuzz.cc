@@ -16,6 +16,7 @@
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "hostile_device.h"
+#include "message_count.h"
 #include "vhost/vhost_user_backend.h"
 #include "vhost/vhost_user_channel.h"
 #include "virtio/rig/rig_memory.h"
@@ -215,6 +216,7 @@ class Play {
       case 7:
         return peer_->answer_all([this](VhostUserMessage& answer) { mangle(answer); });
       case 8:
+        count_message();
         if (peer_->open()) peer_->send_bytes(peer_->socket(), some_bytes());
         return;
       case 9:
@@ -238,6 +240,7 @@ class Play {
     backend_->set_vring_enable(queue, true);
   }
   void mangle(VhostUserMessage& answer) {
+    count_message();
     const uint8_t how = input_.byte();
     if (how % 4 == 0) answer.payload = some_bytes();
     if (how % 8 == 1) answer.request = input_.byte();
@@ -249,6 +252,7 @@ class Play {
   }
   void request() {
     if (!peer_->requests()) return;
+    count_message();
     const VhostUserHeader header{
         .request = input_.byte() % 12u, .flags = kVhostUserVersion | input_.byte(), .size = 0};
     peer_->send_bytes(*peer_->requests(), std::as_bytes(std::span(&header, 1)));

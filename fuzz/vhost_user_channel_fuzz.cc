@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "hostile_device.h"
+#include "message_count.h"
 #include "vhost/vhost_user_channel.h"
 
 namespace crosvm {
@@ -42,6 +43,7 @@ void play(FuzzInput& input) {
   Fd peer(pair[0]);
   VhostUserChannel channel{Fd(pair[1])};
   while (!input.empty()) {
+    count_message();
     const uint8_t what = input.byte();
     std::vector<std::byte> bytes(1 + what % 64);
     input.fill(bytes);

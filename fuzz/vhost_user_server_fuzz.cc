@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "hostile_device.h"
+#include "message_count.h"
 #include "vhost/inflight_region.h"
 #include "vhost/vhost_test_frontend.h"
 #include "virtio/ring_abi.h"
@@ -87,6 +88,7 @@ class Play {
   }
 
   void send_mutated() {
+    count_message();
     VhostUserMessage message = vhost_user_message(input_.byte() % 48);
     message.flags = input_.byte() & 0xfcu;
     const VhostUserVringAddr addr = frontend_.addresses(input_.byte() & 1);
