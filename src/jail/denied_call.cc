@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -36,7 +36,8 @@ std::string name_of_call(uint32_t arch, int number) {
 }  // namespace
 
 Result<DeniedSystemCall> receive_denied_call(const Fd& listener) {
-  std::vector<std::max_align_t> buffer(notification_size() / sizeof(std::max_align_t) + 1);
+  // All zero, padding included, or the kernel refuses it.
+  std::vector<uint64_t> buffer(notification_size() / sizeof(uint64_t) + 1);
   if (::ioctl(listener.get(), SECCOMP_IOCTL_NOTIF_RECV, buffer.data()) != 0) {
     return fail(Error::from_errno("reading from", "a seccomp listener"));
   }
@@ -50,6 +51,17 @@ Result<DeniedSystemCall> receive_denied_call(const Fd& listener) {
     denied.arguments += format_text("{}{:#x}", denied.arguments.empty() ? "" : ", ", argument);
   }
   return denied;
+}
+
+std::string describe_denied_call(const DeniedSystemCall& denied, std::string_view policy,
+                                 std::string_view consequence) {
+  const std::string called =
+      format_text("called {}({}), which its policy{}{} does not allow, {}; ", denied.name,
+                  denied.arguments, policy.empty() ? "" : " ", policy, consequence);
+  if (denied.is_other_abi) return called + "no policy allows calls of another machine's kind";
+  return called +
+         format_text("the line \"{}: 1\" in a policy of --seccomp-policy-dir would allow it",
+                     denied.name);
 }
 
 }  // namespace crosvm

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -18,5 +19,10 @@ struct DeniedSystemCall {
 /// stays where it is. Errors: the errno of the ioctl, no_such_file_or_directory when the thread has
 /// gone meanwhile.
 Result<DeniedSystemCall> receive_denied_call(const Fd& listener);
+
+/// A clause for the log: "called CALL(…), which its policy POLICY does not allow, CONSEQUENCE; "
+/// and the line of a policy that would allow it.
+std::string describe_denied_call(const DeniedSystemCall& denied, std::string_view policy,
+                                 std::string_view consequence);
 
 }  // namespace crosvm

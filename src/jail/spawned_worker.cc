@@ -162,16 +162,13 @@ void SpawnedWorker::take_listener() {
 void SpawnedWorker::hear_denied(uint32_t events) {
   if ((events & EPOLLIN) == 0) return unwatch(listener_watch_);  // nobody is left who could call
   auto denied = receive_denied_call(listener_);
-  if (!denied) return;  // it was killed in the middle of one
-  if (denied_.empty()) {
+  if (!denied && denied.error().code() != std::errc::no_such_file_or_directory) {
+    log::error("{}: its process called what its policy does not allow, and is ended: {}", name_,
+               denied.error().what());
+  }
+  if (denied && denied_.empty()) {
     denied_ = denied->name;
-    log::error(
-        "{}: its process called {}({}), which its policy does not allow, and is ended; {}", name_,
-        denied->name, denied->arguments,
-        denied->is_other_abi
-            ? "no policy allows calls of another machine's kind"
-            : format_text("the line \"{}: 1\" in a policy of --seccomp-policy-dir would allow it",
-                          denied->name));
+    log::error("{}: its process {}", name_, describe_denied_call(*denied, "", "and is ended"));
   }
   kill();
 }
@@ -182,8 +179,13 @@ void SpawnedWorker::kill() {
 
 void SpawnedWorker::reap() {
   siginfo_t ended{};
-  if (::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ended, WEXITED | WNOHANG) != 0) return;
-  if (ended.si_pid == 0) return;
+  const int waited =
+      ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ended, WEXITED | WNOHANG);
+  if (waited == 0 && ended.si_pid == 0) return;
+  if (waited != 0) {  // nothing is left to learn of it
+    ended.si_code = CLD_EXITED;
+    ended.si_status = -1;
+  }
   unwatch(pid_watch_);
   pidfd_ = {};
   const bool clean = ended.si_code == CLD_EXITED && ended.si_status == 0;

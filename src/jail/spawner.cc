@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,11 +30,13 @@ Result<std::unique_ptr<Spawner>> Spawner::start() {
   }
   Fd ours(ends[0]);
   Fd theirs(ends[1]);
+  Fd ourselves(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  if (!ourselves) return fail(Error::from_errno("getting a hold on", "the VMM's process"));
   const pid_t pid = ::fork();
   if (pid < 0) return fail(Error::from_errno("starting", "the spawner of device processes"));
   if (pid == 0) {
     ours = {};
-    run_spawner(std::move(theirs));
+    run_spawner(std::move(theirs), std::move(ourselves));
   }
   return std::unique_ptr<Spawner>(new Spawner(std::move(ours), pid));
 }
@@ -68,6 +71,12 @@ Result<void> Spawner::guard_socket(const std::string& path) {
 }
 
 Result<void> Spawner::guard_terminal() { return send(spawner::encode(spawner::GuardTerminal())); }
+
+Result<void> Spawner::supervise(const std::string& policy, const std::string& thread, Fd listener) {
+  Packet packet = spawner::encode(spawner::Supervise{.policy = policy, .thread = thread});
+  packet.fds.push_back(std::move(listener));
+  return send(packet);
+}
 
 Result<void> Spawner::watch(EventLoop& loop, Events events) {
   loop_ = &loop;

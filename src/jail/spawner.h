@@ -45,6 +45,10 @@ class Spawner {
   /// Should the VMM die: standard input, a terminal, gets the settings back that it has now.
   Result<void> guard_terminal();
 
+  /// From now on: what the filter `policy` of our thread `thread`, whose listener this is, does not
+  /// allow is logged, and ends us. On any thread.
+  Result<void> supervise(const std::string& policy, const std::string& thread, Fd listener);
+
   /// Tells `events` on the loop from here on, which outlives this.
   Result<void> watch(EventLoop& loop, Events events);
   /// Before the loop runs: hears the spawner out, and tells `events`, until it has said that

@@ -16,6 +16,9 @@ struct ToJson {
         {{"guard_socket", guard.path}, {"device", guard.device}, {"inode", guard.inode}});
   }
   Json operator()(const GuardTerminal&) const { return Json::object({{"guard_terminal", true}}); }
+  Json operator()(const Supervise& supervise) const {
+    return Json::object({{"supervise", supervise.thread}, {"policy", supervise.policy}});
+  }
   Json operator()(const Farewell&) const { return Json::object({{"farewell", true}}); }
 };
 
@@ -42,6 +45,10 @@ Result<Request> decode_request(const std::string& text) {
                        .inode = TRY(TRY(json.at("inode"))->as_uint())};
   }
   if (json.find("guard_terminal")) return GuardTerminal();
+  if (const Json* thread = json.find("supervise")) {
+    return Supervise{.policy = TRY(TRY(json.at("policy"))->as_string()),
+                     .thread = TRY(thread->as_string())};
+  }
   if (json.find("farewell")) return Farewell();
   return fail(Error::invalid(format_text("the spawner does not know the request {}", text)));
 }

@@ -26,9 +26,14 @@ struct GuardSocket {
   uint64_t inode = 0;
 };
 struct GuardTerminal {};
+/// The descriptor is the listener of the filter `policy`, in force for the VMM's thread `thread`.
+struct Supervise {
+  std::string policy;
+  std::string thread;
+};
 /// I end now, in good order.
 struct Farewell {};
-using Request = std::variant<Spawn, Kill, GuardSocket, GuardTerminal, Farewell>;
+using Request = std::variant<Spawn, Kill, GuardSocket, GuardTerminal, Supervise, Farewell>;
 
 /// To the VMM: that worker is no more.
 struct Ended {

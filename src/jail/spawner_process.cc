@@ -23,6 +23,7 @@
 #include "jail/empty_network.h"
 #include "jail/spawned_worker.h"
 #include "jail/spawner_messages.h"
+#include "jail/vmm_threads.h"
 
 namespace crosvm {
 namespace {
@@ -40,12 +41,20 @@ std::optional<termios> terminal_settings() {
   return settings;
 }
 
+/// All that it keeps open beside the standard descriptors.
+struct SpawnerDescriptors {
+  Fd vmm;          // the VMM's end of the packet socket is the other one
+  Fd vmm_process;  // its pidfd
+  Fd program;      // what workers execute
+};
+
 class SpawnerProcess {
  public:
-  SpawnerProcess(std::unique_ptr<EventLoop> loop, Fd vmm, Fd program)
+  SpawnerProcess(std::unique_ptr<EventLoop> loop, SpawnerDescriptors fds)
       : loop_(std::move(loop)),
-        vmm_(std::move(vmm), spawner::kPackets),
-        program_(std::move(program)) {}
+        vmm_(std::move(fds.vmm), spawner::kPackets),
+        program_(std::move(fds.program)),
+        vmm_threads_(*loop_, std::move(fds.vmm_process)) {}
 
   Result<void> run() {
     vmm_watch_ = TRY(loop_->watch(vmm_.fd(), EPOLLIN, [this](uint32_t) { hear(); }));
@@ -58,7 +67,7 @@ class SpawnerProcess {
     for (auto& [number, worker] : workers_) worker->kill();
     for (auto& [number, worker] : workers_) worker->wait();
     workers_.clear();
-    if (farewell_) return;
+    // Also after a farewell: the VMM, which has no privileges by then, may not have been able to.
     for (const spawner::GuardSocket& socket : guarded_.sockets) {
       struct stat now{};
       if (::lstat(socket.path.c_str(), &now) != 0) continue;
@@ -66,7 +75,8 @@ class SpawnerProcess {
         ::unlink(socket.path.c_str());
       }
     }
-    if (guarded_.terminal && terminal_) ::tcsetattr(STDIN_FILENO, TCSANOW, &*terminal_);
+    if (!farewell_ && guarded_.terminal && terminal_)
+      ::tcsetattr(STDIN_FILENO, TCSANOW, &*terminal_);
   }
 
  private:
@@ -104,6 +114,10 @@ class SpawnerProcess {
     guarded_.sockets.push_back(socket);
   }
   void take(const spawner::GuardTerminal&, std::vector<Fd>&) { guarded_.terminal = true; }
+  void take(const spawner::Supervise& thread, std::vector<Fd>& fds) {
+    if (fds.size() != 1) return log::error("a filter to supervise comes with one descriptor");
+    vmm_threads_.supervise(thread.policy, thread.thread, std::move(fds.front()));
+  }
   void take(const spawner::Farewell&, std::vector<Fd>&) { farewell_ = true; }
 
   Result<void> start(const spawner::Spawn& spawn, Fd channel) {
@@ -131,6 +145,7 @@ class SpawnerProcess {
   std::unique_ptr<EventLoop> loop_;
   PacketSocket vmm_;
   Fd program_;
+  VmmThreads vmm_threads_;
   EventLoop::WatchId vmm_watch_ = 0;
   bool network_ = false;
   bool farewell_ = false;
@@ -150,27 +165,27 @@ void ignore_signals() {
 }
 
 /// Everything else that was open at the fork belongs to the VMM alone.
-void close_all_but(Fd& vmm, Fd& program) {
-  constexpr int kVmm = 3;
-  constexpr int kProgram = 4;
-  Fd high_vmm(::fcntl(vmm.get(), F_DUPFD_CLOEXEC, 16));
-  Fd high_program(::fcntl(program.get(), F_DUPFD_CLOEXEC, 16));
-  vmm = {};
-  program = {};
-  ::dup3(high_vmm.get(), kVmm, O_CLOEXEC);
-  ::dup3(high_program.get(), kProgram, O_CLOEXEC);
-  high_vmm = {};
-  high_program = {};
-  ::close_range(5, ~0U, 0);
-  vmm = Fd(kVmm);
-  program = Fd(kProgram);
+void close_all_but(SpawnerDescriptors& fds) {
+  constexpr int kOutOfTheWay = 16;
+  int place = 3;
+  for (Fd* fd : {&fds.vmm, &fds.vmm_process, &fds.program}) {
+    Fd high(::fcntl(fd->get(), F_DUPFD_CLOEXEC, kOutOfTheWay));
+    *fd = std::move(high);
+  }
+  for (Fd* fd : {&fds.vmm, &fds.vmm_process, &fds.program}) {
+    ::dup3(fd->get(), place, O_CLOEXEC);
+    *fd = Fd(place++);
+  }
+  ::close_range(static_cast<unsigned>(place), ~0U, 0);
 }
 
-Result<void> serve(Fd vmm) {
+Result<void> serve(Fd vmm, Fd vmm_process) {
   Fd program(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
   if (!program) return fail(Error::from_errno("opening", "/proc/self/exe, our own program"));
-  close_all_but(vmm, program);
-  SpawnerProcess process(TRY(EventLoop::create()), std::move(vmm), std::move(program));
+  SpawnerDescriptors fds{
+      .vmm = std::move(vmm), .vmm_process = std::move(vmm_process), .program = std::move(program)};
+  close_all_but(fds);
+  SpawnerProcess process(TRY(EventLoop::create()), std::move(fds));
   auto ran = process.run();
   process.clean_up();
   return ran;
@@ -178,10 +193,10 @@ Result<void> serve(Fd vmm) {
 
 }  // namespace
 
-void run_spawner(Fd vmm) {
+void run_spawner(Fd vmm, Fd vmm_process) {
   ::prctl(PR_SET_NAME, "crosvm-spawner");
   ignore_signals();
-  auto served = serve(std::move(vmm));
+  auto served = serve(std::move(vmm), std::move(vmm_process));
   if (!served) log::error("spawner: {}", served.error().what());
   ::_exit(served ? 0 : 1);
 }

@@ -13,6 +13,7 @@ inline constexpr char kWorkerProgram[] = "crosvm-worker";
 
 /// The life of the spawner: serves `vmm` until that closes, then ends every worker, cleans up and
 /// exits. For a process of one thread that has just been forked.
-[[noreturn]] void run_spawner(Fd vmm);
+/// `vmm_process`: the VMM's pidfd.
+[[noreturn]] void run_spawner(Fd vmm, Fd vmm_process);
 
 }  // namespace crosvm

@@ -44,6 +44,7 @@ struct Workers::State {
   EventLoop& loop;
   std::unique_ptr<Spawner> spawner;
   SandboxOptions options;
+  ThreadFilters filters;  // for the VMM's own threads
   Died died;
   uint32_t next_number = 0;  // of a process
   std::vector<std::unique_ptr<SupervisedWorker>> workers;
@@ -92,9 +93,11 @@ Workers::Workers(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Result<std::unique_ptr<Workers>> Workers::create(EventLoop& loop, std::unique_ptr<Spawner> spawner,
                                                  SandboxOptions options, Died died) {
   if (options.pivot_root) TRY(check_root(*options.pivot_root));
+  ThreadFilters filters = TRY(ThreadFilters::prepare(*spawner, options));
   auto state = std::make_unique<State>(State{.loop = loop,
                                              .spawner = std::move(spawner),
                                              .options = std::move(options),
+                                             .filters = std::move(filters),
                                              .died = std::move(died),
                                              .workers = {}});
   State* raw = state.get();
@@ -111,6 +114,8 @@ Workers::~Workers() {
 }
 
 Spawner& Workers::spawner() { return *state_->spawner; }
+
+const ThreadFilters& Workers::filters() const { return state_->filters; }
 
 Result<uint32_t> Workers::start(const DeviceType& type, const std::string& name,
                                 const std::string& text, OpenedDevice& opened) {

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "jail/sandbox_options.h"
 #include "jail/spawner.h"
+#include "jail/thread_filters.h"
 #include "virtio/device_backend.h"
 #include "virtio/device_factory.h"
 
@@ -37,6 +38,8 @@ class Workers {
   Result<std::unique_ptr<DeviceBackend>> finish(uint32_t worker);
 
   Spawner& spawner();
+  /// For the VMM's own threads.
+  const ThreadFilters& filters() const;
 
  private:
   struct State;

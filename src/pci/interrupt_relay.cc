@@ -81,6 +81,16 @@ InterruptRelay::~InterruptRelay() {
   CHECK(state_->watches.empty());
 }
 
+void InterruptRelay::call(const std::function<void()>& work) {
+  std::promise<void> done;
+  std::future<void> waiting = done.get_future();
+  state_->loop->post([&] {
+    work();
+    done.set_value();
+  });
+  waiting.wait();
+}
+
 InterruptRelay::WatchId InterruptRelay::watch(const Fd& fd, std::function<void()> fired) {
   auto watch = std::make_shared<State::Watch>();
   watch->fired = std::move(fired);

@@ -22,6 +22,10 @@ class InterruptRelay {
   InterruptRelay(const InterruptRelay&) = delete;
   InterruptRelay& operator=(const InterruptRelay&) = delete;
 
+  /// Runs `work` on the relay's thread, before what becomes readable from here on, and waits for
+  /// it.
+  void call(const std::function<void()>& work);
+
   /// Calls `fired` on the relay's thread while `fd` is readable; `fired` drains it. `fd` is
   /// borrowed until `forget`, and must not be watched already. From any thread, also from `fired`;
   /// does not wait.

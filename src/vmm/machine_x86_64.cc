@@ -349,7 +349,21 @@ Result<void> MachineX86::start() {
       for (const auto& console : virtio_.consoles) console->resize(size);
     }));
   }
-  return vcpus_.start(std::move(created_vcpus_));
+  VcpuGroup::Prelude confine;
+  if (workers_) {
+    TRY(confine_relay());
+    confine = [&filters = workers_->filters()](const std::string& name) {
+      return filters.enter(ThreadFilters::Role::kVcpu, name);
+    };
+  }
+  return vcpus_.start(std::move(created_vcpus_), confine);
+}
+
+Result<void> MachineX86::confine_relay() {
+  Result<void> entered;
+  relay_->call(
+      [&] { entered = workers_->filters().enter(ThreadFilters::Role::kRelay, "interrupt relay"); });
+  return entered;
 }
 
 Result<void> MachineX86::press_power_button() {

@@ -48,6 +48,9 @@ class MachineX86 : public Machine {
   MachineX86(const Config& config, EventLoop& loop, MachineEvents events,
              std::unique_ptr<Workers> workers);
 
+  /// No thread does more from here on than its work needs.
+  Result<void> confine_relay();
+
   // The steps of `build`, in order.
   Result<void> read_user_acpi();
   Result<void> open_devices();

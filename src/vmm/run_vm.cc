@@ -44,9 +44,12 @@ class VmRun {
     TRY(control_.listen(config.socket));
     std::unique_ptr<Workers> workers;
     if (spawner) workers = TRY(make_workers(config, std::move(spawner)));
+    const Workers* sandbox = workers.get();  // while the machine has it
     machine_ = TRY(build_machine(config, *loop_, events(), std::move(workers)));
+    if (sandbox) TRY(ThreadFilters::give_up_privileges());
     TRY(machine_->start());
     TRY(control_.serve(*loop_, *machine_, [this] { end(ExitState::kStop); }));
+    if (sandbox) TRY(sandbox->filters().enter(ThreadFilters::Role::kControl, "control loop"));
     TRY(loop_->run());
     control_.close();
     machine_->stop();

@@ -16,7 +16,7 @@ VcpuGroup::VcpuGroup(IoHandler& io, Events events) : io_(io), events_(std::move(
 
 VcpuGroup::~VcpuGroup() { exit(); }
 
-Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus) {
+Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus, const Prelude& prelude) {
   for (auto& vcpu : vcpus) {
     threads_.push_back(std::make_unique<Thread>());
     threads_.back()->vcpu = std::move(vcpu);
@@ -25,7 +25,7 @@ Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus) {
   for (auto& entry : threads_) {
     Thread& self = *entry;
     try {  // std::thread has no other way to say that the system refused
-      self.thread = std::thread([this, &self] { run_thread(self); });
+      self.thread = std::thread([this, &self, prelude] { run_thread(self, prelude); });
     } catch (const std::system_error& refused) {
       return fail(Error::from_errno("starting a thread for",
                                     format_text("vCPU {}", self.vcpu->id()),
@@ -34,6 +34,7 @@ Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus) {
   }
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return started_ == threads_.size(); });
+  for (auto& entry : threads_) TRY(std::move(entry->begun));
   return {};
 }
 
@@ -101,18 +102,20 @@ bool VcpuGroup::change_state(State state) {
   return true;
 }
 
-void VcpuGroup::run_thread(Thread& self) {
+void VcpuGroup::run_thread(Thread& self, const Prelude& prelude) {
   std::string name = format_text("crosvm_vcpu{}", self.vcpu->id());
   ::pthread_setname_np(::pthread_self(), name.c_str());
   self.tid = static_cast<int>(::syscall(SYS_gettid));
   ScopedVcpuKick kick(*self.vcpu);
+  if (prelude) self.begun = prelude(format_text("vCPU {}", self.vcpu->id()));
+  const bool runs = self.begun.has_value();
   {
     std::lock_guard lock(mutex_);
     self.kickable = ::pthread_self();
     ++started_;
   }
   changed_.notify_all();
-  while (wait_until_runnable(self) && run_once(self)) {
+  while (runs && wait_until_runnable(self) && run_once(self)) {
   }
   {
     std::lock_guard lock(mutex_);

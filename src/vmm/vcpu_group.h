@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -38,9 +39,12 @@ class VcpuGroup {
   VcpuGroup(const VcpuGroup&) = delete;
   VcpuGroup& operator=(const VcpuGroup&) = delete;
 
-  /// Starts a thread `crosvm_vcpuN` for each; they run at once. Errors: the system's refusal of a
-  /// thread. Called once.
-  Result<void> start(std::vector<std::unique_ptr<Vcpu>> vcpus);
+  /// What each thread does before all else, given its name.
+  using Prelude = std::function<Result<void>(const std::string& name)>;
+
+  /// Starts a thread `crosvm_vcpuN` for each; they run at once, after `prelude` if there is one.
+  /// Errors: the system's refusal of a thread, those of `prelude`. Called once.
+  Result<void> start(std::vector<std::unique_ptr<Vcpu>> vcpus, const Prelude& prelude = {});
 
   /// Takes all vCPUs out of the guest, no access half done. Does not wait: a vCPU whose write to a
   /// serial port is held up by its reader comes out when that goes on.
@@ -62,10 +66,11 @@ class VcpuGroup {
     std::unique_ptr<Vcpu> vcpu;
     std::thread thread;
     std::atomic<int> tid{0};
+    Result<void> begun;                 // what the prelude said; before started_ counts it
     std::optional<pthread_t> kickable;  // while it may be in the guest; guarded by mutex_
   };
 
-  void run_thread(Thread& self);
+  void run_thread(Thread& self, const Prelude& prelude);
   /// Returns at once while running, after the suspension else; false when it is time to exit.
   bool wait_until_runnable(Thread& self);
   /// Runs the guest until something is to be decided; returns false when this vCPU has ended.

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "vm_process.h"
+#include "sandboxed_vm.h"
 
 namespace crosvm::test {
 namespace {
@@ -30,124 +30,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::UnorderedElementsAre;
-
-std::string text_of(const std::string& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::vector<pid_t> children_of(pid_t pid) {
-  const std::string id = std::to_string(pid);
-  std::istringstream list(text_of("/proc/" + id + "/task/" + id + "/children"));
-  std::vector<pid_t> children;
-  for (pid_t child; list >> child;) children.push_back(child);
-  return children;
-}
-
-/// "name: value" lines of /proc/PID/status.
-std::map<std::string, std::string> status_of(pid_t pid) {
-  std::map<std::string, std::string> fields;
-  std::istringstream lines(text_of("/proc/" + std::to_string(pid) + "/status"));
-  for (std::string line; std::getline(lines, line);) {
-    const size_t colon = line.find(':');
-    const size_t value = line.find_first_not_of("\t ", colon + 1);
-    if (value != std::string::npos) fields[line.substr(0, colon)] = line.substr(value);
-  }
-  return fields;
-}
-
-std::string name_of(pid_t pid) { return status_of(pid)["Name"]; }
-
-std::string namespace_of(pid_t pid, const char* kind) {
-  return std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/ns/" + kind).string();
-}
-
-/// Whether a process is there that has not ended; one that is still to be reaped has.
-bool lives(pid_t pid) {
-  const std::string state = status_of(pid)["State"];
-  return !state.empty() && state[0] != 'Z' && state[0] != 'X';
-}
-
-bool ends_soon(const std::vector<pid_t>& pids) {
-  for (int tries = 0; tries < 1000; ++tries) {
-    if (std::ranges::none_of(pids, lives)) return true;
-    ::usleep(10'000);
-  }
-  return false;
-}
-
-class NativeWorkerTest : public testing::Test {
- protected:
-  void SetUp() override {
-    Fd kvm(::open("/dev/kvm", O_RDWR | O_CLOEXEC));
-    if (!kvm) GTEST_SKIP() << "/dev/kvm does not open: " << std::strerror(errno);
-    std::filesystem::resize_file(made_file("disk"), 1 << 20);
-  }
-
-  std::string made_file(const std::string& name, const std::string& text = {}) {
-    std::string path = scratch_.path() + "/" + name;
-    std::ofstream(path) << text;
-    return path;
-  }
-
-  /// A payload that never ends, with a device of each kind.
-  std::vector<std::string> arguments(const std::vector<std::string>& flags = {}) {
-    std::vector<std::string> all = {"--no-syslog", "--extended-status", "run"};
-    all.insert(all.end(), {"--serial", "type=stdout,hardware=debugcon", "-m", "64"});
-    all.insert(all.end(), {"--serial", "type=sink,num=1"});
-    all.insert(all.end(), {"--serial", "type=sink,hardware=virtio-console,num=1"});
-    all.insert(all.end(), {"--block", scratch_.path() + "/disk", "-s", socket_});
-    all.insert(all.end(), flags.begin(), flags.end());
-    all.emplace_back(CROSVM_PAYLOADS "/payload_spin");
-    return all;
-  }
-
-  /// Runs until the guest does, and finds its processes.
-  void start(VmProcess& vm) {
-    ASSERT_TRUE(vm.wait_for("!", seconds(30))) << vm.errors();
-    ASSERT_EQ(children_of(vm.pid()).size(), 1u);
-    spawner_ = children_of(vm.pid()).front();
-    workers_ = children_of(spawner_);
-    all_ = workers_;
-    all_.push_back(spawner_);
-    all_.push_back(vm.pid());
-  }
-
-  pid_t worker(const std::string& name) {
-    for (pid_t pid : workers_) {
-      if (name_of(pid) == name) return pid;
-    }
-    ADD_FAILURE() << "no process " << name;
-    return -1;
-  }
-
-  /// The process that takes the place of `former`; its jail is complete. 0: there is none.
-  pid_t successor(const std::string& name, pid_t former) {
-    for (int tries = 0; tries < 1000; ++tries) {
-      for (pid_t pid : children_of(spawner_)) {
-        auto status = status_of(pid);
-        if (pid != former && status["Name"] == name && status["Seccomp"] == "2") return pid;
-      }
-      ::usleep(10'000);
-    }
-    return 0;
-  }
-
-  std::string refusal(const std::vector<std::string>& flags) {
-    VmProcess vm(arguments(flags));
-    EXPECT_EQ(vm.wait_exit(seconds(60)), 1);
-    EXPECT_THAT(scratch_.entries(), Not(Contains("vm.sock")));
-    return vm.errors();
-  }
-
-  ScratchDirectory scratch_;
-  std::string socket_ = scratch_.path() + "/vm.sock";
-  pid_t spawner_ = -1;
-  std::vector<pid_t> workers_;
-  std::vector<pid_t> all_;
-};
 
 TEST_F(NativeWorkerTest, EveryDeviceIsAloneInAnEmptyRoom) {
   VmProcess vm(arguments());
