@@ -17,6 +17,7 @@
 #include "cli/documents.h"
 #include "cli/help.h"
 #include "cli/run_command.h"
+#include "cli/serve_options.h"
 #include "control/client.h"
 
 namespace crosvm {
@@ -104,6 +105,13 @@ int run(RunOptions options, const Globals& globals, const RunVm& run_vm) {
   return exit_status(*state, globals.extended_status);
 }
 
+int serve(const CommandLine& line, const ServeOptions& options) {
+  Result<ServeConfig> config = make_serve_config(line, options);
+  if (!config) return fail_with(config.error());
+  if (Result<void> served = serve_devices(*config); !served) return fail_with(served.error());
+  return succeed();
+}
+
 int print_version() {
   std::string_view build_id = CROSVM_BUILD_ID;
   print(format_text("crosvm {}{}{}\n", CROSVM_VERSION, build_id.empty() ? "" : "-", build_id));
@@ -138,10 +146,11 @@ Result<std::optional<control::Request>> control_request(const CommandLine& line)
   return std::nullopt;
 }
 
-int dispatch(const CommandLine& line, RunOptions options, const Globals& globals,
-             const RunVm& run_vm) {
+int dispatch(const CommandLine& line, RunOptions options, const ServeOptions& serve_options,
+             const Globals& globals, const RunVm& run_vm) {
   std::string_view name = line.command().name;
   if (name == "run") return run(std::move(options), globals, run_vm);
+  if (is_serve_command(line)) return serve(line, serve_options);
   if (name == "version") return print_version();
   if (name == "doctor") return run_doctor({.json = !line.options().empty()}, stdout);
   auto request = control_request(line);
@@ -170,6 +179,14 @@ int crosvm_main(int argc, const char* const* argv, const RunVm& run_vm) {
     if (!read) return refuse(read.error());
     options = *std::move(read);
   }
+  ServeOptions serve_options;
+  if (is_serve_command(*line)) {
+    Result<ServeOptions> read = read_serve_options(*line);
+    if (!read) return refuse(read.error());
+    serve_options = *std::move(read);
+    line->help |=
+        line->command().name == "devices" && serve_options.empty() && check_supported(*line);
+  }
   if (line->help) {
     print(help_text(argc > 0 ? argv[0] : "crosvm", *line));
     return kSuccess;
@@ -184,7 +201,7 @@ int crosvm_main(int argc, const char* const* argv, const RunVm& run_vm) {
   if (options.syslog_tag) globals.logging.syslog_tag = *options.syslog_tag;
   if (auto configured = configure_log(globals); !configured) return refuse(configured.error());
   warn_of_deprecated(*line);
-  return dispatch(*line, std::move(options), globals, run_vm);
+  return dispatch(*line, std::move(options), serve_options, globals, run_vm);
 }
 
 }  // namespace crosvm

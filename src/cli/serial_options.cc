@@ -163,11 +163,8 @@ void add_defaults(std::vector<SerialConfig>& ports, bool other_console) {
   }
 }
 
-}  // namespace
-
-Result<SerialConfig> parse_serial(std::string_view text) {
-  SerialConfig port;
-  TRY(read_key_values(
+Result<void> read_keys(std::string_view text, SerialConfig& port) {
+  return read_key_values(
       text,
       {kv_key("type", port.type), kv_key("hardware", port.hardware), kv_key("name", port.name),
        kv_key("path", port.path), kv_key("input", port.input),
@@ -176,8 +173,24 @@ Result<SerialConfig> parse_serial(std::string_view text) {
        kv_key("stdin", port.stdin_input),
        kv_key("out-timestamp", port.out_timestamp).or_alias("out_timestamp"),
        kv_key("debugcon-port", port.debugcon_port).or_alias("debugcon_port"),
-       kv_key("pci-address", port.pci_address), kv_key("max-queue-sizes", port.max_queue_sizes)}));
+       kv_key("pci-address", port.pci_address), kv_key("max-queue-sizes", port.max_queue_sizes)});
+}
+
+}  // namespace
+
+Result<SerialConfig> parse_serial(std::string_view text) {
+  SerialConfig port;
+  TRY(read_keys(text, port));
   TRY(check_keys(port));
+  return port;
+}
+
+Result<SerialConfig> parse_console_port(std::string_view text) {
+  SerialConfig port;
+  TRY(read_keys(text, port));
+  port.hardware = Hardware::kVirtioConsole;
+  TRY(check_keys(port));
+  TRY(check_backend(port));
   return port;
 }
 

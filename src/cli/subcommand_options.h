@@ -88,22 +88,26 @@ inline constexpr Positional kCompositeArguments[] = {
      .repeatable = true}};
 
 inline constexpr Option kExecutorOptions[] = {
-    Option("async-executor", kOther, "How devices do asynchronous I/O").value("epoll|uring"),
+    Option("async-executor", kOther, "How disks do their I/O: as --async-executor of run")
+        .value("auto|uring|epoll")
+        .built(),
 };
 inline constexpr Option kBackendSocketOptions[] = {
-    Option("socket-path", kPath, "Listen here for the frontend"),
-    Option("fd", kNumber, "Connected socket of the frontend"),
-    Option("socket", kPath, "Older spelling").hide().use("--socket-path"),
+    Option("socket-path", kPath, "Listen here for the frontend").built(),
+    Option("fd", kNumber, "Connected socket of the frontend").built(),
+    Option("socket", kPath, "Older spelling").hide().use("--socket-path").built(),
     Option("bootstrap", kNumber, "Handle from the broker").hide().only("Windows"),
 };
 inline constexpr Option kDeviceBlockOptions[] = {
-    Option("file", kOther, "Disk image").value("PATH[:read-only]").require(),
+    Option("file", kOther, "Disk image").value("PATH[:read-only]").require().built(),
 };
 inline constexpr Option kDeviceConsoleOptions[] = {
-    Option("output-file", kPath, "Where the guest's output goes"),
-    Option("input-file", kPath, "Where its input comes from"),
-    Option("syslog", kSwitch, "Output to the system log"),
-    Option("port", kKeyValues, "One port of several").many(),
+    Option("output-file", kPath, "Where the guest's output goes; stdout by default").built(),
+    Option("input-file", kPath, "Where its input comes from; stdin by default").built(),
+    Option("syslog", kSwitch, "Output to the system log").built(),
+    Option("port", kKeyValues, "One port of several, with the keys of --serial of run")
+        .many()
+        .built(),
 };
 inline constexpr Option kDeviceFsOptions[] = {
     Option("tag", kString, "Name of the share in the guest").require(),
@@ -141,11 +145,13 @@ inline constexpr Option kDeviceWlOptions[] = {
     Option("resource-bridge", kPath, "Socket to the graphics device").many(),
 };
 inline constexpr Option kDevicesOptions[] = {
-    Option("disable-sandbox", kSwitch, "No jail"),
-    Option("jail", kKeyValues, "Details of the jails"),
+    Option("disable-sandbox", kSwitch, "No jail").built(),
+    Option("jail", kKeyValues,
+           "Details of the jails: pivot-root, seccomp-policy-dir, seccomp-log-failures")
+        .built(),
     Option("control-socket", kPath, "Socket for disk commands").letter('s'),
-    Option("serial", kKeyValues, "Serve a console").value("vhost=PATH,…").many(),
-    Option("block", kKeyValues, "Serve a disk").value("vhost=PATH,…").many(),
+    Option("serial", kKeyValues, "Serve a console").value("vhost=PATH,…").many().built(),
+    Option("block", kKeyValues, "Serve a disk").value("vhost=PATH,…").many().built(),
     Option("vsock", kKeyValues, "Serve a socket device").value("vhost=PATH,…").many(),
     Option("net", kKeyValues, "Serve a network card").value("vhost=PATH,…").many(),
 };

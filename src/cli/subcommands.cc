@@ -56,6 +56,7 @@ constexpr OptionGroup kDeviceFsGroups[] = {{"Frontend", kBackendSocketOptions},
 constexpr OptionGroup kDeviceGpuGroups[] = {{"Frontend", kBackendSocketOptions},
                                             {"Device", kDeviceGpuOptions}};
 constexpr OptionGroup kDeviceNetGroups[] = {{"Device", kDeviceNetOptions}};
+constexpr OptionGroup kDeviceRngGroups[] = {{"Frontend", kBackendSocketOptions}};
 constexpr OptionGroup kDeviceSndGroups[] = {{"Frontend", kBackendSocketOptions},
                                             {"Device", kDeviceSndOptions}};
 constexpr OptionGroup kDeviceVsockGroups[] = {{"Frontend", kBackendSocketOptions},
@@ -115,11 +116,12 @@ constexpr Command kVirtioNetCommands[] = {client("add", "Plug a network card in"
 constexpr Command kSnapshotCommands[] = {
     client("take", "Write a snapshot", kSnapshotArguments, kSnapshotGroups)};
 constexpr Command kDeviceCommands[] = {
-    backend("block", "Serve a disk", kDeviceBlockGroups),
-    backend("console", "Serve a console", kDeviceConsoleGroups),
+    built(backend("block", "Serve a disk", kDeviceBlockGroups)),
+    built(backend("console", "Serve a console", kDeviceConsoleGroups)),
     backend("fs", "Serve a directory", kDeviceFsGroups),
     backend("gpu", "Serve a graphics card", kDeviceGpuGroups),
     backend("net", "Serve network cards", kDeviceNetGroups),
+    built(backend("rng", "Serve random numbers (not in other crosvm builds)", kDeviceRngGroups)),
     backend("snd", "Serve a sound card", kDeviceSndGroups),
     backend("vsock", "Serve a socket device", kDeviceVsockGroups),
     backend("wl", "Serve Wayland", kDeviceWlGroups)};
@@ -154,8 +156,8 @@ constexpr Command kSubcommands[] = {
     parent("snapshot", "Manage snapshots", kSnapshotCommands),
     client("create_qcow2", "Make a qcow2 image", kQcow2Arguments, kQcow2Groups),
     client("create_composite", "Make a composite image", kCompositeArguments),
-    parent("device", "Serve one device by vhost-user", kDeviceCommands, kExecutorGroups),
-    backend("devices", "Serve devices by vhost-user, each in a jail", kDevicesGroups),
+    built(parent("device", "Serve one device by vhost-user", kDeviceCommands, kExecutorGroups)),
+    built(backend("devices", "Serve devices by vhost-user, each in a jail", kDevicesGroups)),
     windows("run-main", "Main process"),
     windows("run-metrics", "Metrics process"),
     {.name = "run-mp",

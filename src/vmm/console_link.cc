@@ -29,19 +29,15 @@ Result<Pipe> make_pipe() {
 /// driver finds it; a name is for ports that programs of the guest open.
 bool has_hvc(const SerialConfig& port) { return port.console || !port.name; }
 
-ConsoleConfig device_config(const SerialConfig& port, const SerialEnds& ends) {
+ConsolePortConfig port_config(const SerialConfig& port, const SerialEnds& ends, bool alone) {
   ConsolePortConfig config;
   if (!ends.output_name.empty()) config.output = ends.output_name;
   if (!ends.input_name.empty()) config.input = ends.input_name;
   if (ends.keyboard) config.sizes = "terminal size";
-  if (!has_hvc(port)) config.name = port.name;
+  if (!alone || !has_hvc(port)) config.name = port.name;
   config.console = port.console;
   config.timestamp = port.out_timestamp && port.type != SerialConfig::Type::kUnix;
-  ConsoleConfig device{.ports = {std::move(config)}};
-  if (port.max_queue_sizes) {
-    device.queue_sizes = {port.max_queue_sizes->at(0), port.max_queue_sizes->at(1)};
-  }
-  return device;
+  return config;
 }
 
 }  // namespace
@@ -50,33 +46,53 @@ ConsoleLink::~ConsoleLink() = default;
 
 Result<std::unique_ptr<ConsoleLink>> ConsoleLink::open(const SerialConfig& port, size_t number,
                                                        const SerialHost& host) {
+  auto link = TRY(open(std::span(&port, 1), format_text("console{}", number), host));
+  link->request_.pci_address = port.pci_address;
+  return link;
+}
+
+Result<std::unique_ptr<ConsoleLink>> ConsoleLink::open(std::span<const SerialConfig> ports,
+                                                       const std::string& name,
+                                                       const SerialHost& host) {
   std::unique_ptr<ConsoleLink> link(new ConsoleLink());
-  SerialEnds ends = TRY(open_serial_ends(port, host));
+  ConsoleConfig config;
+  ConsoleResources resources;
+  for (const SerialConfig& port : ports) {
+    SerialEnds ends = TRY(open_serial_ends(port, host));
+    config.ports.push_back(port_config(port, ends, ports.size() == 1));
+    TRY(link->connect(std::move(ends), host, resources));
+  }
+  if (const auto& sizes = ports.front().max_queue_sizes) {
+    config.queue_sizes = {sizes->at(0), sizes->at(1)};
+  }
   link->request_ = {.type = std::string(ConsoleFactory::kName),
-                    .name = format_text("console{}", number),
-                    .text = console_config_text(device_config(port, ends)),
-                    .pci_address = port.pci_address};
+                    .name = name,
+                    .text = console_config_text(config)};
+  link->device_ = TRY(opened_device<ConsoleFactory>(link->request_.text, std::move(resources)));
+  return link;
+}
+
+Result<void> ConsoleLink::connect(SerialEnds ends, const SerialHost& host,
+                                  ConsoleResources& resources) {
   if (ends.line_output) {
     Pipe pipe = TRY(make_pipe());
-    link->output_ =
-        TRY(OutputPump::create(host.loop, std::move(pipe.read), std::move(ends.line_output)));
+    outputs_.push_back(
+        TRY(OutputPump::create(host.loop, std::move(pipe.read), std::move(ends.line_output))));
     ends.output = std::move(pipe.write);
   }
-  ConsoleResources resources;
   if (ends.keyboard) {
-    link->reads_terminal_ = true;
+    reads_terminal_ = true;
     Pipe sizes = TRY(make_pipe());
-    link->sizes_ = std::move(sizes.write);
+    sizes_ = std::move(sizes.write);
     resources.sizes.push_back(std::move(sizes.read));
     Pipe keys = TRY(make_pipe());
-    link->input_ =
-        std::make_unique<InputPump>(host.loop, std::move(ends.keyboard), std::move(keys.write));
+    inputs_.push_back(
+        std::make_unique<InputPump>(host.loop, std::move(ends.keyboard), std::move(keys.write)));
     ends.input = std::move(keys.read);
   }
   if (ends.output) resources.outputs.push_back(std::move(ends.output));
   if (ends.input) resources.inputs.push_back(std::move(ends.input));
-  link->device_ = TRY(opened_device<ConsoleFactory>(link->request_.text, std::move(resources)));
-  return link;
+  return {};
 }
 
 void ConsoleLink::resize(ConsoleSize size) {

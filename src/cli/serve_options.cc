@@ -1,0 +1,201 @@
+#include "cli/serve_options.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/format.h"
+#include "base/key_value.h"
+#include "cli/disk_options.h"
+#include "cli/serial_options.h"
+
+namespace crosvm {
+namespace {
+
+constexpr std::string_view kVhost = "vhost=";
+
+Result<void> take_fd(ServeOptions& options, std::string_view value) {
+  uint32_t number = 0;
+  const char* end = value.data() + value.size();
+  auto [stopped, code] = std::from_chars(value.data(), end, number);
+  if (code != std::errc() || stopped != end) {
+    return fail(Error::invalid("not the decimal number of a descriptor"));
+  }
+  options.fd = number;
+  return {};
+}
+
+Result<void> take_jail(ServeOptions& options, std::string_view value) {
+  SandboxOptions& jail = options.sandbox_options;
+  return read_key_values(value, {kv_key("pivot-root", jail.pivot_root),
+                                 kv_key("seccomp-policy-dir", jail.seccomp_policy_dir),
+                                 kv_key("seccomp-log-failures", jail.seccomp_log_failures)});
+}
+
+Result<void> take(ServeOptions& options, std::string_view name, std::string_view value) {
+  if (name == "async-executor") options.async_executor = TRY(parse_async_executor(value));
+  if (name == "socket-path") options.socket_path = value;
+  if (name == "socket") options.old_socket = value;
+  if (name == "fd") return take_fd(options, value);
+  if (name == "file") options.file = value;
+  if (name == "output-file") options.output_file = value;
+  if (name == "input-file") options.input_file = value;
+  if (name == "syslog") options.syslog = true;
+  if (name == "port") options.ports.push_back(TRY(parse_console_port(value)));
+  if (name == "disable-sandbox") options.sandbox = false;
+  if (name == "jail") return take_jail(options, value);
+  if (name == "block") {
+    auto [socket, rest] = TRY(split_vhost(value));
+    options.disks.push_back({.socket = std::move(socket), .config = TRY(parse_disk(rest))});
+  }
+  if (name == "serial") {
+    auto [socket, rest] = TRY(split_vhost(value));
+    options.serials.push_back({.socket = std::move(socket), .port = TRY(parse_console_port(rest))});
+  }
+  return {};
+}
+
+Result<std::string> disk_text(const ServeOptions& options) {
+  constexpr std::string_view kReadOnly = "read-only";
+  BlockConfig disk;
+  const size_t colon = options.file.find(':');
+  disk.path = options.file.substr(0, colon);
+  if (colon != std::string::npos) {
+    const std::string_view suffix = std::string_view(options.file).substr(colon + 1);
+    if (suffix != kReadOnly) {
+      return fail(
+          Error::invalid(format_text("--file {}: `{}` is not known behind the path; give "
+                                     "`{}` or nothing",
+                                     options.file, suffix, kReadOnly)));
+    }
+    disk.read_only = true;
+  }
+  if (disk.path.empty()) return fail(Error::invalid("--file: give the path of an image"));
+  disk.sparse = false;  // no discard
+  disk.async_executor = options.async_executor;
+  return disk.to_text();
+}
+
+Result<std::vector<SerialConfig>> console_ports(const ServeOptions& options) {
+  const bool one_reads_stdin =
+      std::ranges::count_if(options.ports, &SerialConfig::stdin_input) <= 1;
+  if (!one_reads_stdin) {
+    return fail(Error::invalid("--port: two ports read stdin; leave out stdin of one"));
+  }
+  if (!options.ports.empty()) return options.ports;
+  if (options.syslog && options.output_file) {
+    return fail(
+        Error::invalid("--syslog and --output-file cannot both be given: a port has one "
+                       "output"));
+  }
+  SerialConfig port{.type = SerialConfig::Type::kStdout,
+                    .hardware = SerialConfig::Hardware::kVirtioConsole,
+                    .input = options.input_file,
+                    .console = true,
+                    .stdin_input = !options.syslog && !options.input_file};
+  if (options.syslog) port.type = SerialConfig::Type::kSyslog;
+  if (options.output_file) {
+    port.type = SerialConfig::Type::kFile;
+    port.path = options.output_file;
+  }
+  return std::vector{std::move(port)};
+}
+
+Result<ServedDevice> one_device(std::string_view kind, const ServeOptions& options) {
+  ServedDevice device{.type = std::string(kind), .name = std::string(kind)};
+  const int sockets = int{options.socket_path.has_value()} + int{options.old_socket.has_value()} +
+                      int{options.fd.has_value()};
+  if (sockets != 1) {
+    return fail(Error::invalid(
+        format_text("exactly one of --socket-path and --fd says where the front-end is; {}",
+                    sockets == 0 ? "give one" : "leave out the others")));
+  }
+  device.fd = options.fd;
+  device.socket = options.socket_path.value_or(options.old_socket.value_or(""));
+  if (kind == "block") device.text = TRY(disk_text(options));
+  if (kind == "console") device.ports = TRY(console_ports(options));
+  return device;
+}
+
+Result<std::vector<ServedDevice>> several_devices(const ServeOptions& options) {
+  std::vector<ServedDevice> devices;
+  size_t number = 0;
+  for (const ServeOptions::Serial& serial : options.serials) {
+    devices.push_back({.type = "console",
+                       .name = format_text("serial-{}", number++),
+                       .ports = {serial.port},
+                       .socket = serial.socket});
+  }
+  const auto reads_stdin = [](const ServeOptions::Serial& serial) {
+    return serial.port.stdin_input;
+  };
+  if (std::ranges::count_if(options.serials, reads_stdin) > 1) {
+    return fail(Error::invalid("--serial: two consoles read stdin; leave out stdin of one"));
+  }
+  number = 0;
+  for (const ServeOptions::Disk& disk : options.disks) {
+    BlockConfig config = disk.config;
+    if (!config.async_executor) config.async_executor = options.async_executor;
+    devices.push_back({.type = "block",
+                       .name = format_text("block-{}", number++),
+                       .text = config.to_text(),
+                       .socket = disk.socket});
+  }
+  return devices;
+}
+
+}  // namespace
+
+Result<std::pair<std::string, std::string_view>> split_vhost(std::string_view text) {
+  const Error missing =
+      Error::invalid("vhost=PATH must come first: where the front-end finds the device");
+  if (!text.starts_with(kVhost)) return fail(missing);
+  std::string_view rest = text.substr(kVhost.size());
+  std::string path;
+  const char quote = !rest.empty() && (rest[0] == '"' || rest[0] == '\'') ? rest[0] : '\0';
+  size_t at = quote != '\0' ? 1 : 0;
+  const auto ends = [&](char c) { return quote != '\0' ? c == quote : c == ','; };
+  for (; at < rest.size() && !ends(rest[at]); ++at) {
+    if (quote != '\0' && rest[at] == '\\' && at + 1 < rest.size()) ++at;
+    path += rest[at];
+  }
+  if (quote != '\0' && at++ == rest.size()) {
+    return fail(Error::invalid("the quotation that begins behind vhost= has no end"));
+  }
+  if (path.empty()) return fail(missing);
+  if (at < rest.size() && rest[at] != ',') {
+    return fail(Error::invalid("a comma must follow the path behind vhost="));
+  }
+  return std::pair(std::move(path), rest.substr(std::min(rest.size(), at + 1)));
+}
+
+bool is_serve_command(const CommandLine& line) {
+  return line.levels.size() > 1 &&
+         (line.levels[1].command->name == "device" || line.levels[1].command->name == "devices");
+}
+
+Result<ServeOptions> read_serve_options(const CommandLine& line) {
+  ServeOptions options;
+  for (size_t level = 1; level < line.levels.size(); ++level) {
+    for (const GivenOption& given : line.levels[level].options) {
+      if (given.option->support == Support::kNotBuilt) continue;  // refused later
+      if (auto taken = take(options, given.option->name, given.value); !taken) {
+        return fail(given.error(taken.error().what()));
+      }
+    }
+  }
+  return options;
+}
+
+Result<ServeConfig> make_serve_config(const CommandLine& line, const ServeOptions& options) {
+  ServeConfig config;
+  if (line.levels[1].command->name == "device") {
+    config.devices.push_back(TRY(one_device(line.command().name, options)));
+    return config;
+  }
+  config.devices = TRY(several_devices(options));
+  config.jailed = options.sandbox;
+  config.sandbox_options = options.sandbox_options;
+  return config;
+}
+
+}  // namespace crosvm

@@ -1,0 +1,144 @@
+#include "jail/jailed_services.h"
+
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <utility>
+#include <vector>
+
+#include "base/format.h"
+#include "base/log.h"
+#include "base/packet_socket.h"
+#include "jail/worker_order.h"
+
+namespace crosvm {
+
+struct JailedServices::State {
+  struct Process {
+    std::string name;
+    PacketSocket channel;  // its end tells the process to end
+    EventLoop::WatchId watch = 0;
+    bool ended = false;
+  };
+
+  EventLoop& loop;
+  std::unique_ptr<Spawner> spawner;
+  SandboxOptions options;
+  std::function<void()> on_ended;
+  std::vector<Process> processes;  // its number is its place
+
+  SeccompPolicySource policies() const {
+    return {
+        .directory = options.seccomp_policy_dir,
+        .action = options.seccomp_log_failures ? SeccompDefault::kLog : SeccompDefault::kNotify};
+  }
+  void hear(uint32_t number);
+  void ended(uint32_t number, bool clean, const std::string& cause);
+  void lost();
+};
+
+/// What a process says is whether it has begun to serve.
+void JailedServices::State::hear(uint32_t number) {
+  Process& process = processes[number];
+  loop.unwatch(std::exchange(process.watch, 0));
+  auto packet = process.channel.receive();
+  if (!packet || !*packet) return;  // it has ended, which the spawner tells
+  if (auto answer = decode_worker_answer(**packet); !answer) {
+    log::error("{}: {}", process.name, answer.error().what());
+  }
+}
+
+void JailedServices::State::ended(uint32_t number, bool clean, const std::string& cause) {
+  if (number >= processes.size() || std::exchange(processes[number].ended, true)) return;
+  Process& process = processes[number];
+  if (clean) {
+    log::info("{}: its front-end has gone", process.name);
+  } else {
+    log::error("{}: its process {}", process.name, cause);
+  }
+  on_ended();
+}
+
+void JailedServices::State::lost() {
+  for (uint32_t number = 0; number < processes.size(); ++number) {
+    ended(number, false, "was lost with the spawner");
+  }
+}
+
+std::string JailedServices::policy_of(const DeviceType& type) {
+  return std::string(type.policy) + "_vhost_user";
+}
+
+JailedServices::JailedServices(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Result<std::unique_ptr<JailedServices>> JailedServices::create(EventLoop& loop,
+                                                               std::unique_ptr<Spawner> spawner,
+                                                               SandboxOptions options,
+                                                               std::function<void()> ended) {
+  auto state = std::make_unique<State>(State{.loop = loop,
+                                             .spawner = std::move(spawner),
+                                             .options = std::move(options),
+                                             .on_ended = std::move(ended),
+                                             .processes = {}});
+  State* raw = state.get();
+  TRY(raw->spawner->watch(
+      loop, {.ended = [raw](uint32_t number, bool clean,
+                            const std::string& cause) { raw->ended(number, clean, cause); },
+             .lost = [raw] { raw->lost(); }}));
+  return std::unique_ptr<JailedServices>(new JailedServices(std::move(state)));
+}
+
+JailedServices::~JailedServices() {
+  for (State::Process& process : state_->processes) {
+    if (process.watch != 0) state_->loop.unwatch(process.watch);
+  }
+  state_->processes.clear();
+}
+
+Result<void> JailedServices::check_policy(const DeviceType& type) const {
+  TRY(find_seccomp_policy(policy_of(type), state_->policies()));
+  return {};
+}
+
+Result<void> JailedServices::guard_socket(const std::string& path) {
+  return state_->spawner->guard_socket(path);
+}
+
+Result<void> JailedServices::guard_terminal() { return state_->spawner->guard_terminal(); }
+
+Result<void> JailedServices::start(const DeviceType& type, const std::string& name,
+                                   const std::string& text, OpenedDevice& opened, Fd frontend) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return fail(Error::from_errno("creating", "a socket pair for a device process"));
+  }
+  PacketSocket ours(Fd(ends[0]), kWorkerPackets);
+  Fd theirs(ends[1]);
+  const SeccompPolicySource policies = state_->policies();
+  WorkerOrder order;
+  order.device = type.name;
+  order.name = name;
+  order.text = text;
+  order.logging = log::options();
+  order.pivot_root = state_->options.pivot_root;
+  order.policy = policy_of(type);
+  order.denied_call = policies.action;
+  order.frontend = std::move(frontend);
+  if (policies.directory) {
+    const SeccompProgram program = TRY(find_seccomp_policy(order.policy, policies));
+    order.filter = Fd(::memfd_create("crosvm-policy", MFD_CLOEXEC));
+    if (!order.filter) return fail(Error::from_errno("creating a file for", order.policy));
+    TRY(write_full(order.filter, std::as_bytes(program.code()), order.policy));
+  }
+  order.resources = opened.pack();
+  TRY(ours.send(TRY(encode_worker_order(std::move(order)))));
+  const auto number = static_cast<uint32_t>(state_->processes.size());
+  State* state = state_.get();
+  const EventLoop::WatchId watch = TRY(
+      state->loop.watch(ours.fd(), EPOLLIN, [state, number](uint32_t) { state->hear(number); }));
+  state->processes.push_back(
+      {.name = name, .channel = std::move(ours), .watch = watch, .ended = false});
+  return state->spawner->spawn(number, name, std::move(theirs));
+}
+
+}  // namespace crosvm

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "jail/sandbox_options.h"
+#include "jail/seccomp_filter.h"
+#include "jail/spawner.h"
+#include "virtio/device_factory.h"
+
+namespace crosvm {
+
+/// Device processes that serve the front-ends of other programs: as those of Workers, but nobody
+/// here speaks with the device, and what becomes of a process is only logged.
+class JailedServices {
+ public:
+  /// `ended` is called on the loop once for each process that was started, when it has ended.
+  /// `loop` outlives this. Errors: those of watching the spawner.
+  static Result<std::unique_ptr<JailedServices>> create(EventLoop& loop,
+                                                        std::unique_ptr<Spawner> spawner,
+                                                        SandboxOptions options,
+                                                        std::function<void()> ended);
+  /// Lets go of the processes, and waits until every one is gone.
+  ~JailedServices();
+
+  /// The system call policy of a device that serves a front-end of its own:
+  /// "block_device_vhost_user".
+  static std::string policy_of(const DeviceType& type);
+  /// Whether there is such a policy. Errors: those of find_seccomp_policy.
+  Result<void> check_policy(const DeviceType& type) const;
+
+  /// Starts a process that serves `frontend`, a connected stream socket, with the opened device;
+  /// does not wait for it. Errors: those of its policy and of sending to the spawner.
+  Result<void> start(const DeviceType& type, const std::string& name, const std::string& text,
+                     OpenedDevice& opened, Fd frontend);
+
+  /// As those of Spawner.
+  Result<void> guard_socket(const std::string& path);
+  Result<void> guard_terminal();
+
+ private:
+  struct State;
+  explicit JailedServices(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace crosvm

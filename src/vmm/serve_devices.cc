@@ -1,0 +1,210 @@
+#include "vmm/serve_devices.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <ctime>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "devices/all_devices.h"
+#include "jail/jailed_services.h"
+#include "jail/seccomp_filter.h"
+#include "jail/spawner.h"
+#include "platform/terminal.h"
+#include "vhost/vhost_user_server.h"
+#include "virtio/device_rings.h"
+#include "vmm/backend_socket.h"
+#include "vmm/console_link.h"
+#include "vmm/end_signals.h"
+#include "vmm/terminal_size.h"
+
+namespace crosvm {
+namespace {
+
+/// One device, from its opening to the end of its front-end.
+struct Service {
+  const ServedDevice* served = nullptr;
+  std::string text;  // its configuration
+  std::unique_ptr<OpenedDevice> opened;
+  std::unique_ptr<ConsoleLink> console;  // null for others
+  std::optional<BackendSocket> socket;
+  Fd frontend;  // until it is served
+  EventLoop::WatchId watch = 0;
+  std::unique_ptr<VhostUserServer> server;  // in this process
+
+  const DeviceType& type() const { return *find_device(served->type); }
+};
+
+class ServeRun {
+ public:
+  Result<void> run(const ServeConfig& config) {
+    auto served = serve(config);
+    // A signal interrupts what the start waits for; that is no failure.
+    if (!served && EndSignals::received()) return {};
+    return served;
+  }
+
+ private:
+  Result<void> serve(const ServeConfig& config) {
+    std::unique_ptr<Spawner> spawner;
+    if (config.jailed) spawner = TRY(Spawner::start());  // while we have one thread
+    loop_ = TRY(EventLoop::create());
+    signals_ = TRY(EndSignals::create(*loop_, [this](int number) {
+      log::info("ending on SIG{}", ::sigabbrev_np(number));
+      loop_->stop();
+    }));
+    stop_event_ = TRY(make_eventfd());
+    if (spawner) {
+      jails_ = TRY(JailedServices::create(*loop_, std::move(spawner), config.sandbox_options,
+                                          [this] { one_less(); }));
+    }
+    for (const ServedDevice& device : config.devices) TRY(with_context(open(device), device.name));
+    for (auto& service : services_) TRY(with_context(begin(*service), service->served->name));
+    TRY(take_terminal());
+    TRY(loop_->run());
+    signal_eventfd(stop_event_);
+    return std::move(result_);
+  }
+
+  Result<void> open(const ServedDevice& device) {
+    auto service = std::make_unique<Service>();
+    service->served = &device;
+    service->text = device.text;
+    if (device.ports.empty()) {
+      service->opened = TRY(service->type().open(device.text));
+    } else {
+      const SerialHost host{
+          .loop = *loop_, .stop_event = stop_event_, .leave = [this] { loop_->stop(); }};
+      service->console = TRY(ConsoleLink::open(device.ports, device.name, host));
+      service->text = service->console->request().text;
+      service->opened = service->console->take_device();
+    }
+    services_.push_back(std::move(service));
+    return {};
+  }
+
+  /// From here on a front-end may come.
+  Result<void> begin(Service& service) {
+    ++left_;
+    if (service.served->fd) {
+      service.frontend = TRY(adopt_frontend(*service.served->fd));
+      loop_->post([this, &service] { have_frontend(service); });
+      return {};
+    }
+    service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
+    if (jails_) {
+      TRY(jails_->check_policy(service.type()));
+      TRY(jails_->guard_socket(std::filesystem::absolute(service.socket->path()).string()));
+    }
+    service.watch = TRY(loop_->watch(service.socket->fd(), EPOLLIN, [this, &service](uint32_t) {
+      const EventLoop::WatchId watch = service.watch;
+      auto frontend = service.socket->accept();
+      if (!frontend) return log::warn("{}: {}", service.served->name, frontend.error().what());
+      loop_->unwatch(watch);
+      service.frontend = std::move(*frontend);
+      have_frontend(service);
+    }));
+    return {};
+  }
+
+  void have_frontend(Service& service) {
+    auto started = with_context(start(service), service.served->name);
+    if (started) return;
+    if (jails_) log::error("{}", started.error().what());
+    finish(std::move(started));
+  }
+
+  Result<void> start(Service& service) {
+    const std::string& name = service.served->name;
+    if (jails_) {
+      return jails_->start(service.type(), name, service.text, *service.opened,
+                           std::move(service.frontend));
+    }
+    std::vector<IoUring> rings = make_device_rings(name, service.opened->rings());
+    if (services_.size() == 1) TRY(confine(service));
+    auto make = [&](DeviceEvents& events) {
+      return service.opened->create({.loop = *loop_, .events = events, .rings = std::move(rings)});
+    };
+    auto gone = [this, &name](const Error& why) {
+      const bool closed = why.code() == std::errc::not_connected;
+      if (closed) return finish({});
+      finish(fail(Error(why.code(), format_text("{}: {}", name, why.what()))));
+    };
+    service.server = TRY(VhostUserServer::create(*loop_, name, make, gone));
+    return service.server->serve(std::move(service.frontend));
+  }
+
+  /// From here on a front-end or an image may take us over. What passes a console's bytes on needs
+  /// more than the device's policy allows.
+  Result<void> confine(const Service& service) const {
+    if (service.console && service.console->passes_bytes()) return {};
+    log::open_sinks();
+    ::tzset();                  // reads the time zone's file, which a log record would do else
+    ::mallopt(M_ARENA_MAX, 1);  // trimming another arena reads /proc
+    const std::string policy = JailedServices::policy_of(service.type());
+    const SeccompProgram filter = TRY(find_seccomp_policy(
+        policy, {.directory = std::nullopt, .action = SeccompDefault::kKillProcess}));
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+      return fail(Error::from_errno("setting", "no_new_privs"));
+    }
+    TRY(install_seccomp(filter, {.all_threads = true, .listener = false}));
+    return {};
+  }
+
+  Result<void> take_terminal() {
+    bool reads = false;
+    for (const auto& service : services_) {
+      reads = reads || (service->console && service->console->reads_terminal());
+    }
+    if (!reads) return {};
+    if (jails_) TRY(jails_->guard_terminal());
+    Fd input(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+    if (std::optional<RawTerminal> raw = TRY(RawTerminal::enter(input))) {
+      terminal_.emplace(std::move(*raw));
+    }
+    sizes_ = TRY(TerminalSizes::watch(*loop_, [this](ConsoleSize size) {
+      for (const auto& service : services_) {
+        if (service->console) service->console->resize(size);
+      }
+    }));
+    return {};
+  }
+
+  void finish(Result<void> result) {
+    if (!result && !jails_ && result_) result_ = std::move(result);
+    one_less();
+  }
+
+  void one_less() {
+    if (--left_ == 0) loop_->stop();
+  }
+
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<EndSignals> signals_;
+  Fd stop_event_;
+  std::optional<RawTerminal> terminal_;
+  std::vector<std::unique_ptr<Service>> services_;
+  std::unique_ptr<TerminalSizes> sizes_;
+  std::unique_ptr<JailedServices> jails_;  // before the consoles that their processes write to
+  size_t left_ = 0;                        // services without an end
+  Result<void> result_;
+};
+
+}  // namespace
+
+Result<void> serve_devices(const ServeConfig& config) {
+  ServeRun run;
+  return run.run(config);
+}
+
+}  // namespace crosvm
