@@ -8,8 +8,11 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <thread>
 
 #include "base/restricted_ring.h"
@@ -189,6 +192,75 @@ TEST_F(RestrictedRingTest, TheKernelRefusesToRegisterMore) {
   iovec nothing = {};
   EXPECT_EQ(io_uring_register_buffers(&ring_, &nothing, 1), -EACCES);
   EXPECT_EQ(io_uring_register_files_sparse(&ring_, 1), -EACCES);
+}
+
+/// Whether nobody has the other end of the pipe any more, at the latest after that time.
+bool has_ended(const Fd& pipe, int timeout_ms) {
+  pollfd waited{.fd = pipe.get(), .events = 0, .revents = 0};
+  return ::poll(&waited, 1, timeout_ms) == 1 && (waited.revents & POLLHUP) != 0;
+}
+
+TEST(IoUringTest, HoldsADescriptorAsLongAsItLives) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  Fd hear(ends[0]);
+  Fd held(ends[1]);
+  {
+    auto first = IoUring::create(4, held);
+    if (!first) GTEST_SKIP() << first.error().what();
+    {
+      auto second = IoUring::create(4, held);
+      ASSERT_TRUE(second);
+      held = {};
+    }
+    EXPECT_FALSE(has_ended(hear, 50)) << "one of two rings is there";
+    Fd file = memory_file(0);
+    std::array<char, 3> bytes = {'a', 'b', 'c'};
+    iovec out = buffer_of(bytes);
+    ASSERT_TRUE(first->writev(file, &out, 1, 0, 1));
+    ASSERT_TRUE(first->submit());
+    EXPECT_EQ(wait_one(*first).result, 3) << "it works as one that holds nothing";
+  }
+  EXPECT_TRUE(has_ended(hear, 10'000));
+}
+
+/// A hole of such a size is punched for a while, whoever is killed meanwhile.
+TEST(IoUringTest, AnOperationOfAKilledProcessHasEndedWhenItsDescriptorIsGone) {
+  constexpr uint64_t kBytes = uint64_t{128} << 20;
+  for (int round = 0; round < 5; ++round) {
+    Fd file = memory_file(kBytes);
+    ASSERT_EQ(::fallocate(file.get(), 0, 0, kBytes), 0);
+    int ends[2];
+    ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    Fd hear(ends[0]);
+    Fd held(ends[1]);
+    Fd ready = std::move(*make_eventfd());
+    const pid_t child = ::fork();
+    if (child == 0) {
+      auto ring = IoUring::create(4, held);
+      held = {};
+      if (ring) {
+        (void)ring->fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kBytes, 1);
+        (void)ring->submit();
+      }
+      signal_eventfd(ready);
+      ::pause();
+      ::_exit(0);
+    }
+    held = {};
+    pollfd waited{.fd = ready.get(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(::poll(&waited, 1, 10'000), 1);
+    ::usleep(static_cast<useconds_t>(round) * 2'000);
+    ::kill(child, SIGKILL);
+    EXPECT_TRUE(has_ended(hear, 10'000));
+    struct stat then{};
+    ::fstat(file.get(), &then);
+    ::usleep(50'000);
+    struct stat later{};
+    ::fstat(file.get(), &later);
+    EXPECT_EQ(then.st_blocks, later.st_blocks) << "something was still at work";
+    ::waitpid(child, nullptr, 0);
+  }
 }
 
 }  // namespace
