@@ -10,14 +10,17 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <latch>
+#include <memory>
 #include <thread>
 
 #include "base/format.h"
+#include "jail/denied_call.h"
 #include "jail/seccomp_compile.h"
 #include "jail/seccomp_policy.h"
 
@@ -113,6 +116,7 @@ TEST(SeccompFilterTest, TheListenerHearsOfDeniedCalls) {
     (void)!::write(tell.get(), &number, sizeof(number));
     int result = errno_of(::syscall(SYS_getppid));
     (void)!::write(tell.get(), &result, sizeof(result));
+    ::syscall(SYS_getuid);
     ::syscall(SYS_exit_group, 0);
   }
   int number = -1;
@@ -128,6 +132,18 @@ TEST(SeccompFilterTest, TheListenerHearsOfDeniedCalls) {
   int result = 0;
   ASSERT_EQ(::read(hear.get(), &result, sizeof(result)), ssize_t{sizeof(result)});
   EXPECT_EQ(result, EDOM);
+
+  // The kernel refuses memory that is not zero, as what was freed before is not.
+  std::vector<std::unique_ptr<char[]>> used;
+  for (int i = 0; i < 16; ++i) {
+    used.push_back(std::make_unique<char[]>(80 + i));
+    std::fill_n(used.back().get(), 80 + i, 'x');
+  }
+  used.clear();
+  auto denied = receive_denied_call(listener);
+  ASSERT_TRUE(denied) << denied.error().what();
+  EXPECT_EQ(denied->name, "getuid");
+  ::kill(child, SIGKILL);
   EXPECT_EQ(::waitpid(child, nullptr, 0), child);
 }
 
