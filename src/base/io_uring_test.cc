@@ -247,6 +247,7 @@ TEST(IoUringTest, AnOperationOfAKilledProcessHasEndedWhenItsDescriptorIsGone) {
       ::pause();
       ::_exit(0);
     }
+    ASSERT_GT(child, 0);
     held = {};
     pollfd waited{.fd = ready.get(), .events = POLLIN, .revents = 0};
     EXPECT_EQ(::poll(&waited, 1, 10'000), 1);

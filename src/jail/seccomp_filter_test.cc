@@ -119,6 +119,7 @@ TEST(SeccompFilterTest, TheListenerHearsOfDeniedCalls) {
     ::syscall(SYS_getuid);
     ::syscall(SYS_exit_group, 0);
   }
+  ASSERT_GT(child, 0);
   int number = -1;
   ASSERT_EQ(::read(hear.get(), &number, sizeof(number)), ssize_t{sizeof(number)});
   Fd listener(number);

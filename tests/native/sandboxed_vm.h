@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@
 namespace crosvm::test {
 
 /// VMs in a sandbox, with a kernel of a few instructions.
+/// No process can have it, and a signal to it goes nowhere, as one to -1 would not.
+constexpr pid_t kNobody = std::numeric_limits<pid_t>::max();
+
 class NativeWorkerTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -60,7 +64,7 @@ class NativeWorkerTest : public testing::Test {
       if (name_of(pid) == name) return pid;
     }
     ADD_FAILURE() << "no process " << name;
-    return -1;
+    return kNobody;
   }
 
   /// The process that takes the place of `former`; its jail is complete. 0: there is none.
@@ -72,7 +76,7 @@ class NativeWorkerTest : public testing::Test {
       }
       ::usleep(10'000);
     }
-    return 0;
+    return kNobody;
   }
 
   std::string refusal(const std::vector<std::string>& flags) {
@@ -84,7 +88,7 @@ class NativeWorkerTest : public testing::Test {
 
   ScratchDirectory scratch_;
   std::string socket_ = scratch_.path() + "/vm.sock";
-  pid_t spawner_ = -1;
+  pid_t spawner_ = kNobody;
   std::vector<pid_t> workers_;
   std::vector<pid_t> all_;
 };

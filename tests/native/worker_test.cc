@@ -86,7 +86,7 @@ TEST_F(NativeWorkerTest, AWorkerThatMayBeStartedAnewDoesNotEndTheVm) {
     const pid_t former = worker(name);
     ::kill(former, SIGKILL);
     const pid_t next = successor(name, former);
-    ASSERT_GT(next, 0) << name << ": " << vm.errors();
+    ASSERT_NE(next, kNobody) << name << ": " << vm.errors();
     all_.push_back(next);
     EXPECT_EQ(status_of(next)["Seccomp"], "2");
     EXPECT_EQ(status_of(next)["CapBnd"], "0000000000000000");
@@ -112,7 +112,7 @@ TEST_F(NativeWorkerTest, AWorkerIsStartedAnewThreeTimesAMinute) {
   for (int time = 0; time < 3; ++time) {
     ::kill(present, SIGKILL);
     present = successor("rng", present);
-    ASSERT_GT(present, 0) << time << ": " << vm.errors();
+    ASSERT_NE(present, kNobody) << time << ": " << vm.errors();
     all_.push_back(present);
   }
   ::kill(present, SIGKILL);
