@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cli/command_line.h"
 #include "cli/doctor.h"
+#include "cli/doctor_processes.h"
 #include "cli/documents.h"
 #include "cli/help.h"
 #include "cli/run_command.h"
@@ -112,6 +113,17 @@ int serve(const CommandLine& line, const ServeOptions& options) {
   return succeed();
 }
 
+int examine(const CommandLine& line) {
+  bool json = false;
+  std::optional<std::string> vm_socket;
+  for (const GivenOption& given : line.options()) {
+    if (given.option->name == "json") json = true;
+    if (given.option->name == "processes") vm_socket = given.value;
+  }
+  if (vm_socket) return run_doctor_processes(*vm_socket, json, stdout);
+  return run_doctor({.json = json}, stdout);
+}
+
 int print_version() {
   std::string_view build_id = CROSVM_BUILD_ID;
   print(format_text("crosvm {}{}{}\n", CROSVM_VERSION, build_id.empty() ? "" : "-", build_id));
@@ -152,7 +164,7 @@ int dispatch(const CommandLine& line, RunOptions options, const ServeOptions& se
   if (name == "run") return run(std::move(options), globals, run_vm);
   if (is_serve_command(line)) return serve(line, serve_options);
   if (name == "version") return print_version();
-  if (name == "doctor") return run_doctor({.json = !line.options().empty()}, stdout);
+  if (name == "doctor") return examine(line);
   auto request = control_request(line);
   if (!request) return refuse(request.error());
   if (*request) {

@@ -27,6 +27,11 @@ inline constexpr Positional kVmSocketOnly[] = {kVmSocket};
 
 inline constexpr Option kDoctorOptions[] = {
     Option("json", kSwitch, "Print the verdict and every check as JSON").built(),
+    Option("processes", kPath,
+           "Instead: print the processes of the VM with this control socket, and what each is "
+           "confined to")
+        .value("VM_SOCKET")
+        .built(),
 };
 inline constexpr Option kFullOptions[] = {
     Option("full", kSwitch, "Devices as well as vCPUs"),

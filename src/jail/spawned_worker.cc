@@ -147,6 +147,7 @@ void SpawnedWorker::unwatch(EventLoop::WatchId& watch) {
 void SpawnedWorker::take_listener() {
   auto packet = listener_channel_.receive();
   unwatch(channel_watch_);
+  listener_channel_ = PacketSocket(Fd(), kListenerPackets);
   if (!packet || !*packet || (*packet)->fds.size() != 1) return;  // it has none to give, or is dead
   listener_ = std::move((*packet)->fds.front());
   auto watched = loop_.watch(listener_, EPOLLIN, [this](uint32_t events) { hear_denied(events); });
@@ -179,8 +180,7 @@ void SpawnedWorker::kill() {
 
 void SpawnedWorker::reap() {
   siginfo_t ended{};
-  const int waited =
-      ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ended, WEXITED | WNOHANG);
+  const int waited = ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ended, WEXITED | WNOHANG);
   if (waited == 0 && ended.si_pid == 0) return;
   if (waited != 0) {  // nothing is left to learn of it
     ended.si_code = CLD_EXITED;

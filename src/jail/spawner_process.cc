@@ -71,7 +71,8 @@ class SpawnerProcess {
     for (const spawner::GuardSocket& socket : guarded_.sockets) {
       struct stat now{};
       if (::lstat(socket.path.c_str(), &now) != 0) continue;
-      if (now.st_dev == socket.device && now.st_ino == socket.inode) {
+      // The VMM's word alone must not be enough to remove just any file.
+      if (S_ISSOCK(now.st_mode) && now.st_dev == socket.device && now.st_ino == socket.inode) {
         ::unlink(socket.path.c_str());
       }
     }

@@ -61,6 +61,23 @@ TEST_F(NativeWorkerTest, EveryDeviceIsAloneInAnEmptyRoom) {
   EXPECT_TRUE(ends_soon(all_));
 }
 
+TEST_F(NativeWorkerTest, DoctorShowsTheProcessesOfAVm) {
+  VmProcess vm(arguments());
+  start(vm);
+  VmProcess doctor({"doctor", "--processes", socket_});
+  ASSERT_EQ(doctor.wait_exit(seconds(30)), 0) << doctor.errors();
+  for (pid_t pid : all_) EXPECT_THAT(doctor.output(), HasSubstr("pid " + std::to_string(pid)));
+  EXPECT_THAT(doctor.output(), AllOf(HasSubstr("VMM: pid"), HasSubstr("spawner: pid"),
+                                     HasSubstr("device block0: pid"), HasSubstr("guest memory"),
+                                     HasSubstr("/disk: what the device serves")));
+  VmProcess json({"doctor", "--json", "--processes", socket_});
+  EXPECT_EQ(json.wait_exit(seconds(30)), 0);
+  EXPECT_THAT(json.output(), HasSubstr("\"role\": \"device rng\""));
+  VmProcess none({"doctor", "--processes", scratch_.path() + "/none"});
+  EXPECT_EQ(none.wait_exit(seconds(30)), 1);
+  EXPECT_THAT(none.errors(), HasSubstr(scratch_.path() + "/none"));
+}
+
 TEST_F(NativeWorkerTest, WithoutASandboxThereIsOneProcess) {
   VmProcess vm(arguments({"--disable-sandbox"}));
   ASSERT_TRUE(vm.wait_for("!", seconds(30)));

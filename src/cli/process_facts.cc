@@ -1,0 +1,242 @@
+#include "cli/process_facts.h"
+
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <sstream>
+
+#include "base/fd.h"
+#include "base/format.h"
+
+namespace crosvm::doctor {
+namespace {
+
+namespace fs = std::filesystem;
+using Fields = std::map<std::string, std::string>;
+
+template <class T>
+T number(std::string_view text, int base = 10) {
+  T value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return value;
+}
+
+std::string without_space(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t");
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+/// "name: value" lines.
+Fields fields_of(const std::string& path) {
+  Fields fields;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    fields[line.substr(0, colon)] = without_space(line.substr(colon + 1));
+  }
+  return fields;
+}
+
+/// The numbers that name entries of a directory; nothing when it cannot be listed.
+std::optional<std::vector<int>> numbers_in(const std::string& path) {
+  std::error_code refused;
+  std::vector<int> numbers;
+  for (fs::directory_iterator at(path, refused), end; !refused && at != end;
+       at.increment(refused)) {
+    const std::string name = at->path().filename();
+    if (std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; })) {
+      numbers.push_back(number<int>(name));
+    }
+  }
+  if (refused) return std::nullopt;
+  std::ranges::sort(numbers);
+  return numbers;
+}
+
+std::optional<std::string> link_target(const std::string& path) {
+  std::error_code refused;
+  fs::path target = fs::read_symlink(path, refused);
+  if (refused) return std::nullopt;
+  return target.string();
+}
+
+std::optional<std::map<std::string, std::string>> namespaces_of(const std::string& proc) {
+  std::map<std::string, std::string> all;
+  for (const char* kind : {"user", "pid", "mnt", "net", "ipc", "uts", "cgroup"}) {
+    auto target = link_target(format_text("{}/ns/{}", proc, kind));
+    if (!target) return std::nullopt;
+    all[kind] = *target;
+  }
+  return all;
+}
+
+DescriptorFacts describe(const std::string& proc, int fd, const std::string& object) {
+  DescriptorFacts facts{.number = fd, .object = object};
+  if (const size_t open = object.find(":[");
+      object.starts_with("socket") || object.starts_with("pipe")) {
+    facts.identity = number<uint64_t>(std::string_view(object).substr(open + 2));
+    return facts;
+  }
+  std::ifstream info(format_text("{}/fdinfo/{}", proc, fd));
+  for (std::string line; std::getline(info, line);) {
+    std::istringstream words(line);
+    std::string key;
+    uint64_t value = 0;
+    words >> key >> value;
+    if (key == "eventfd-id:" || key == "Pid:") facts.identity = value;
+    if (key == "tfd:") facts.watches.push_back(static_cast<int>(value));
+  }
+  return facts;
+}
+
+std::optional<std::vector<DescriptorFacts>> descriptors_of(const std::string& proc) {
+  auto numbers = numbers_in(proc + "/fd");
+  if (!numbers) return std::nullopt;
+  std::vector<DescriptorFacts> all;
+  for (int fd : *numbers) {
+    auto object = link_target(format_text("{}/fd/{}", proc, fd));
+    if (object) all.push_back(describe(proc, fd, *object));
+  }
+  return all;
+}
+
+std::vector<ThreadFacts> threads_of(const std::string& proc) {
+  std::vector<ThreadFacts> threads;
+  for (int tid : numbers_in(proc + "/task").value_or(std::vector<int>())) {
+    Fields status = fields_of(format_text("{}/task/{}/status", proc, tid));
+    if (status.empty()) continue;
+    ThreadFacts thread{.tid = tid, .name = status["Name"], .has_filter = status["Seccomp"] == "2"};
+    if (status.contains("Seccomp_filters")) {
+      thread.filters = number<uint64_t>(status["Seccomp_filters"]);
+    }
+    threads.push_back(std::move(thread));
+  }
+  return threads;
+}
+
+/// Columns of fixed width: the name has spaces.
+std::vector<LimitFacts> limits_of(const std::string& proc) {
+  constexpr size_t kSoft = 26;
+  constexpr size_t kHard = 47;
+  constexpr size_t kUnits = 68;
+  std::vector<LimitFacts> limits;
+  std::ifstream file(proc + "/limits");
+  std::string line;
+  std::getline(file, line);  // what the columns are
+  while (std::getline(file, line)) {
+    if (line.size() < kHard) continue;
+    limits.push_back({.name = without_space(line.substr(0, kSoft)),
+                      .soft = without_space(line.substr(kSoft, kHard - kSoft)),
+                      .hard = without_space(line.substr(kHard, kUnits - kHard))});
+  }
+  return limits;
+}
+
+std::optional<ProcessFacts> facts_of(pid_t pid) {
+  const std::string proc = format_text("/proc/{}", pid);
+  Fields status = fields_of(proc + "/status");
+  if (status.empty() || status["State"].starts_with("Z")) return std::nullopt;
+  ProcessFacts facts{.pid = pid,
+                     .parent = number<pid_t>(status["PPid"]),
+                     .name = status["Name"],
+                     .no_new_privs = status["NoNewPrivs"] == "1",
+                     .capabilities = {},
+                     .threads = threads_of(proc),
+                     .limits = limits_of(proc),
+                     .namespaces = namespaces_of(proc),
+                     .descriptors = descriptors_of(proc)};
+  uint32_t real = 0;
+  std::istringstream(status["Uid"]) >> real >> facts.user;
+  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) {
+    facts.capabilities[set] = number<uint64_t>(status[set], 16);
+  }
+  return facts;
+}
+
+/// Adds `pid` and its descendants.
+void add_tree(pid_t pid, const std::multimap<pid_t, pid_t>& children,
+              std::vector<ProcessFacts>& tree) {
+  auto facts = facts_of(pid);
+  if (!facts) return;
+  tree.push_back(std::move(*facts));
+  const auto [first, last] = children.equal_range(pid);
+  for (auto child = first; child != last; ++child) add_tree(child->second, children, tree);
+}
+
+struct PeerRequest {
+  nlmsghdr header;
+  unix_diag_req request;
+};
+
+/// Takes in one answer; whether more are to come.
+bool take_peers(std::span<std::byte> answer, std::map<uint64_t, uint64_t>& peers) {
+  int left = static_cast<int>(answer.size());
+  for (auto* message = reinterpret_cast<nlmsghdr*>(answer.data()); NLMSG_OK(message, left);
+       message = NLMSG_NEXT(message, left)) {
+    if (message->nlmsg_type != SOCK_DIAG_BY_FAMILY) return false;  // done, or an error
+    if (message->nlmsg_len < NLMSG_LENGTH(sizeof(unix_diag_msg))) return false;
+    const auto* socket = static_cast<const unix_diag_msg*>(NLMSG_DATA(message));
+    const auto* attribute = reinterpret_cast<const nlattr*>(socket + 1);
+    size_t bytes = message->nlmsg_len - NLMSG_LENGTH(sizeof(unix_diag_msg));
+    while (bytes >= sizeof(nlattr) && attribute->nla_len >= sizeof(nlattr) &&
+           attribute->nla_len <= bytes) {
+      if (attribute->nla_type == UNIX_DIAG_PEER) {
+        uint32_t peer = 0;
+        std::memcpy(&peer, attribute + 1, sizeof(peer));
+        peers[socket->udiag_ino] = peer;
+      }
+      const size_t step = NLA_ALIGN(attribute->nla_len);
+      if (step >= bytes) break;
+      bytes -= step;
+      attribute =
+          reinterpret_cast<const nlattr*>(reinterpret_cast<const std::byte*>(attribute) + step);
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+std::vector<ProcessFacts> process_tree(pid_t root) {
+  std::multimap<pid_t, pid_t> children;
+  for (int pid : numbers_in("/proc").value_or(std::vector<int>())) {
+    Fields status = fields_of(format_text("/proc/{}/status", pid));
+    children.emplace(number<pid_t>(status["PPid"]), pid);
+  }
+  std::vector<ProcessFacts> tree;
+  add_tree(root, children, tree);
+  return tree;
+}
+
+std::map<uint64_t, uint64_t> socket_peers() {
+  std::map<uint64_t, uint64_t> peers;
+  const Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  PeerRequest request{};
+  request.header.nlmsg_len = sizeof(request);
+  request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  request.request.sdiag_family = AF_UNIX;
+  request.request.udiag_states = ~0U;
+  request.request.udiag_show = UDIAG_SHOW_PEER;
+  if (!netlink || ::send(netlink.get(), &request, sizeof(request), 0) < 0) return peers;
+  alignas(nlmsghdr) std::array<std::byte, 32768> answer{};
+  while (true) {
+    const ssize_t got = ::recv(netlink.get(), answer.data(), answer.size(), 0);
+    if (got <= 0 || !take_peers(std::span(answer).first(static_cast<size_t>(got)), peers)) break;
+  }
+  return peers;
+}
+
+}  // namespace crosvm::doctor
