@@ -45,6 +45,12 @@ struct Service {
   const DeviceType& type() const { return *find_device(served->type); }
 };
 
+/// Whether a front-end has just gone, perhaps in the middle of something.
+bool is_disconnect(std::errc why) {
+  return why == std::errc::not_connected || why == std::errc::connection_aborted ||
+         why == std::errc::connection_reset || why == std::errc::broken_pipe;
+}
+
 class ServeRun {
  public:
   Result<void> run(const ServeConfig& config) {
@@ -136,8 +142,7 @@ class ServeRun {
       return service.opened->create({.loop = *loop_, .events = events, .rings = std::move(rings)});
     };
     auto gone = [this, &name](const Error& why) {
-      const bool closed = why.code() == std::errc::not_connected;
-      if (closed) return finish({});
+      if (is_disconnect(why.code())) return finish({});
       finish(fail(Error(why.code(), format_text("{}: {}", name, why.what()))));
     };
     service.server = TRY(VhostUserServer::create(*loop_, name, make, gone));
