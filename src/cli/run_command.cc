@@ -9,6 +9,7 @@
 #include "base/key_value.h"
 #include "base/log.h"
 #include "cli/disk_options.h"
+#include "cli/restart_devices.h"
 #include "cli/serial_options.h"
 #include "cli/vhost_user_options.h"
 
@@ -213,6 +214,10 @@ Result<void> take_seccomp_log_failures(RunOptions& options, std::string_view) {
   options.config.sandbox_options.seccomp_log_failures = true;
   return {};
 }
+Result<void> take_restart_devices(RunOptions& options, std::string_view value) {
+  options.config.sandbox_options.restart_devices = TRY(parse_restart_devices(value));
+  return {};
+}
 /// For switches that ask for what this build always does: it has no such device.
 Result<void> nothing_to_do(RunOptions&, std::string_view) { return {}; }
 
@@ -250,6 +255,7 @@ constexpr Reader kReaders[] = {
     {"oem-strings", append<&RunOptions::oem_strings>},
     {"params", append<&Config::params>},
     {"pivot-root", store_sandbox<&SandboxOptions::pivot_root>},
+    {"restart-devices", take_restart_devices},
     {"root", take_old_disk<true, true>},
     {"rwdisk", take_old_disk<false, false>},
     {"rwroot", take_old_disk<false, true>},
@@ -317,6 +323,11 @@ Result<Config> make_config(RunOptions options) {
   }
   if (options.hypervisor_device) config.kvm_device = *std::move(options.hypervisor_device);
   if (options.kvm_device) config.kvm_device = *std::move(options.kvm_device);
+  if (!config.sandbox && !config.sandbox_options.restart_devices.empty()) {
+    return fail(
+        Error::invalid("--restart-devices: with --disable-sandbox no device has a process of its "
+                       "own; leave out one of the two"));
+  }
   const bool other_console = std::ranges::any_of(
       config.vhost_user, [](const VhostUserRequest& request) { return request.type == "console"; });
   TRY(complete_serial(config.serial, other_console));

@@ -11,6 +11,11 @@ inline constexpr Option kSandboxOptions[] = {
     Option("pivot-root", kPath, "Empty directory that is the root of jails").built(),
     Option("seccomp-policy-dir", kPath, "Take system call filters from here").built(),
     Option("seccomp-log-failures", kSwitch, "Log refused system calls instead of killing").built(),
+    Option("restart-devices", kString,
+           "Start processes of devices of these kinds anew when they die: block, rng (not in other "
+           "crosvm builds)")
+        .value("KIND,…")
+        .built(),
 };
 
 inline constexpr Option kLifecycleOptions[] = {
