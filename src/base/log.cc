@@ -4,8 +4,8 @@
 #include "base/log.h"
 
 #include <spdlog/sinks/base_sink.h>
-#include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 
 #include "base/format.h"
 #include "base/log_stream.h"
+#include "base/system_log.h"
 #include "base/utf8.h"
 
 namespace crosvm::log {
@@ -118,12 +119,41 @@ class StandardError : public spdlog::sinks::base_sink<std::mutex> {
   LogStream stream_{STDERR_FILENO};
 };
 
+class Syslog : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  explicit Syslog(const std::string& tag) : log_(tag) {}
+  void seal() {
+    std::lock_guard lock(mutex_);
+    log_.seal();
+  }
+
+ private:
+  static int severity(spdlog::level::level_enum level) {
+    switch (level) {
+      case spdlog::level::err:
+        return LOG_ERR;
+      case spdlog::level::warn:
+        return LOG_WARNING;
+      case spdlog::level::info:
+        return LOG_INFO;
+      default:
+        return LOG_DEBUG;
+    }
+  }
+  void sink_it_(const spdlog::details::log_msg& record) override {
+    log_.write(severity(record.level), {record.payload.data(), record.payload.size()});
+  }
+  void flush_() override {}
+
+  SystemLog log_;
+};
+
 /// Sinks and filter of the process. Replaced as a whole, so a writing thread sees one or the other.
 struct Logger {
   Options options;
   Filter filter;
   std::shared_ptr<StandardError> error_stream;
-  std::shared_ptr<spdlog::sinks::sink> system_log;
+  std::shared_ptr<Syslog> system_log;
 };
 
 Logger make_logger(Filter filter, const Options& options) {
@@ -135,9 +165,7 @@ Logger make_logger(Filter filter, const Options& options) {
   logger.error_stream->set_formatter(std::make_unique<spdlog::pattern_formatter>(
       "[%Y-%m-%dT%H:%M:%S.%F+00:00 %v", spdlog::pattern_time_type::utc));
   if (options.use_syslog) {
-    logger.system_log = std::make_shared<spdlog::sinks::syslog_sink_mt>(
-        options.syslog_tag, LOG_PID | LOG_NDELAY, LOG_USER, /*enable_formatting=*/true);
-    logger.system_log->set_pattern("%v");
+    logger.system_log = std::make_shared<Syslog>(options.syslog_tag);
   }
   return logger;
 }
@@ -216,7 +244,6 @@ Result<void> configure(const Options& options) {
   for (const ModuleLevel& entry : filter.modules) lowest = std::min(lowest, entry.level);
   auto logger = std::make_shared<Logger>(make_logger(std::move(filter), options));
   std::lock_guard lock(g_mutex);
-  g_logger.reset();  // the old syslog connection closes before the new one is used
   g_logger = std::move(logger);
   g_lowest = lowest;
   return {};
@@ -224,7 +251,11 @@ Result<void> configure(const Options& options) {
 
 Options options() { return current()->options; }
 
-void open_sinks() { current()->error_stream->open(); }  // syslog has been opened when it was made
+void open_sinks() {
+  const auto logger = current();
+  logger->error_stream->open();
+  if (logger->system_log) logger->system_log->seal();  // opened when it was made
+}
 
 bool enabled(Level level, std::string_view module) {
   if (level < g_lowest.load(std::memory_order_relaxed)) return false;

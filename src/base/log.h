@@ -26,7 +26,8 @@ struct Options {
 Result<void> configure(const Options& options);
 /// What is in force, for a process of ours that is to log alike.
 Options options();
-/// Opens what the log writes to, for a process that soon cannot open files any more.
+/// Opens what the log writes to, for a process that soon cannot open files any more; a syslog that
+/// is not there or ends is left out from here on.
 void open_sinks();
 
 /// Whether a record of this level from this source file would be written.

@@ -41,7 +41,8 @@ class Worker {
     std::vector<IoUring> rings =
         make_device_rings(order.name, opened->rings(), std::exchange(order.io_witness, {}));
     loop_ = TRY(EventLoop::create());
-    TRY(loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { loop_->stop(); }));
+    channel_watch_ =
+        TRY(loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { vmm_has_gone(); }));
     const SeccompProgram filter = TRY(find_filter(order));
     JailConfig jail;
     jail.pivot_root = order.pivot_root;
@@ -70,6 +71,12 @@ class Worker {
   }
 
  private:
+  /// Once: the device's last requests still need the loop.
+  void vmm_has_gone() {
+    loop_->unwatch(channel_watch_);
+    loop_->stop();
+  }
+
   Result<WorkerOrder> receive_order() {
     auto packet = TRY(channel_.receive());
     if (!packet) return fail(Error(std::errc::broken_pipe, "the VMM has gone"));
@@ -100,6 +107,7 @@ class Worker {
 
   PacketSocket channel_;
   std::unique_ptr<EventLoop> loop_;
+  EventLoop::WatchId channel_watch_ = 0;
   std::unique_ptr<VhostUserServer> server_;
 };
 
