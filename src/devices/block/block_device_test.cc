@@ -52,7 +52,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Way{"Plain", "", {.event_idx = false, .indirect = false}},
                     Way{"PackedPlain", kPacked, {.packed = true, .indirect = false}},
                     Way{"Workers", ",multiple-workers"},
-                    Way{"EpollWorkers", ",multiple-workers,async-executor=epoll"}),
+                    Way{"EpollWorkers", ",multiple-workers,async-executor=epoll"},
+                    Way{"Process", "", {.place = RigPlace::kWorker}},
+                    Way{"ProcessEpoll", ",async-executor=epoll", {.place = RigPlace::kWorker}},
+                    Way{"ProcessPacked", kPacked, {.place = RigPlace::kWorker, .packed = true}},
+                    Way{"ProcessWorkers", ",multiple-workers", {.place = RigPlace::kWorker}}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(BlockDeviceTest, WritesAndReads) {

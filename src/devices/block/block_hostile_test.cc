@@ -175,7 +175,8 @@ INSTANTIATE_TEST_SUITE_P(, BlockRandomTest,
                                          Way{"Inline", "", {.place = RigPlace::kInline}},
                                          Way{"Packed", kPacked, {.packed = true}},
                                          Way{"Workers", ",multiple-workers"},
-                                         Way{"Direct", ",direct"}),
+                                         Way{"Direct", ",direct"},
+                                         Way{"Process", "", {.place = RigPlace::kWorker}}),
                          name_of_way);
 
 TEST_P(BlockRandomTest, DoesWhatAFlatModelDoes) {
@@ -231,7 +232,8 @@ INSTANTIATE_TEST_SUITE_P(, BlockHostileTest,
                          testing::Values(Way{"Auto", ""}, Way{"Epoll", ",async-executor=epoll"},
                                          Way{"Packed", kPacked, {.packed = true}},
                                          Way{"Plain", "", {.event_idx = false, .indirect = false}},
-                                         Way{"Workers", ",multiple-workers"}),
+                                         Way{"Workers", ",multiple-workers"},
+                                         Way{"Process", "", {.place = RigPlace::kWorker}}),
                          name_of_way);
 
 /// Now and then what looks like a request.

@@ -64,7 +64,8 @@ inline Rig make_console(std::string_view text, ConsoleResources resources,
   ::signal(SIGPIPE, SIG_IGN);  // as in every process of ours that runs devices
   auto device = opened_device<ConsoleFactory>(text, std::move(resources));
   CHECK(device.has_value());
-  return must_have_rig(Rig::create(*std::move(device), options));
+  return must_have_rig(
+      Rig::create(device_type<ConsoleFactory>(), text, *std::move(device), options));
 }
 
 /// The driver's part of the control queues, as Linux plays it.

@@ -77,7 +77,8 @@ TEST_P(RngDeviceTest, SurvivesGeneratedChains) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Rigs, RngDeviceTest,
-                         testing::Combine(testing::Values(RigPlace::kThread, RigPlace::kInline),
+                         testing::Combine(testing::Values(RigPlace::kThread, RigPlace::kInline,
+                                                          RigPlace::kWorker),
                                           testing::Bool()));
 
 /// A request of 2 GiB: many buffers on the same memory, which a driver may do.

@@ -25,6 +25,8 @@ int milliseconds_until(Clock::time_point deadline) {
   return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
 }
 
+RunInWorker run_in_worker = nullptr;
+
 Fd make_event() {
   auto event = make_eventfd();
   CHECK(event.has_value());
@@ -141,6 +143,7 @@ Result<Rig> Rig::create(std::unique_ptr<OpenedDevice> device, const RigOptions& 
   if (options.place == RigPlace::kThread) {
     return attach(TRY(LocalBackend::create("rig", std::move(device))), options);
   }
+  CHECK(options.place == RigPlace::kInline);
   auto loop = TRY(EventLoop::create());
   auto backend = TRY(InlineBackend::create(*loop, "rig", *device));
   RigOptions later = options;
@@ -150,6 +153,15 @@ Result<Rig> Rig::create(std::unique_ptr<OpenedDevice> device, const RigOptions& 
   if (options.start) rig.start();
   return rig;
 }
+
+Result<Rig> Rig::create(const DeviceType& type, std::string_view text,
+                        std::unique_ptr<OpenedDevice> device, const RigOptions& options) {
+  if (options.place != RigPlace::kWorker) return create(std::move(device), options);
+  CHECK(run_in_worker != nullptr);
+  return attach(TRY(run_in_worker(type, text, *device)), options);
+}
+
+void set_run_in_worker(RunInWorker run) { run_in_worker = run; }
 
 Rig Rig::attach(std::unique_ptr<DeviceBackend> backend, const RigOptions& options) {
   auto state = std::make_unique<State>(options);

@@ -18,6 +18,7 @@ namespace crosvm {
 enum class RigPlace {
   kThread,  ///< LocalBackend, on a thread of its own
   kInline,  ///< on the calling thread, which turns the loop while it waits; deterministic
+  kWorker,  ///< in a jailed process of its own, where the test program has said how (RunInWorker)
 };
 
 struct RigOptions {
@@ -31,6 +32,13 @@ struct RigOptions {
   bool start = true;  ///< negotiate and start all queues at once
 };
 
+/// Runs an opened device of that type and configuration in a process.
+using RunInWorker = Result<std::unique_ptr<DeviceBackend>> (*)(const DeviceType& type,
+                                                               std::string_view text,
+                                                               OpenedDevice& device);
+/// For RigPlace::kWorker, once in `main`: rigs stand below whatever starts processes.
+void set_run_in_worker(RunInWorker run);
+
 /// A device, a driver for each of its queues, and the memory between them.
 ///
 ///     auto rig = make_rig<RngFactory>("");
@@ -42,8 +50,11 @@ class Rig {
  public:
   using Millis = std::chrono::milliseconds;
 
-  /// Runs an opened device. Errors: those of creating it.
+  /// Runs an opened device, in this process. Errors: those of creating it.
   static Result<Rig> create(std::unique_ptr<OpenedDevice> device, const RigOptions& options = {});
+  /// The same in any place; `text` is its configuration.
+  static Result<Rig> create(const DeviceType& type, std::string_view text,
+                            std::unique_ptr<OpenedDevice> device, const RigOptions& options = {});
   /// Drives a device that runs somewhere else; only `options.place` does not count.
   static Rig attach(std::unique_ptr<DeviceBackend> backend, const RigOptions& options = {});
   Rig(Rig&&) noexcept;
@@ -99,7 +110,7 @@ class Rig {
 /// Opens and runs the device that `text` configures. Errors: those of parsing, opening, creating.
 template <DeviceFactory F>
 Result<Rig> open_rig(std::string_view text, const RigOptions& options = {}) {
-  return Rig::create(TRY(device_type<F>().open(text)), options);
+  return Rig::create(device_type<F>(), text, TRY(device_type<F>().open(text)), options);
 }
 
 /// The same for a text that is right: what fails ends the test.
