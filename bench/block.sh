@@ -8,10 +8,22 @@ source "$root/bench/lib/report.sh"
 mebibytes=${BENCH_DISK_MIB:-512}
 [[ $mebibytes =~ ^[1-9][0-9]*$ ]] || usage_error "bench block: BENCH_DISK_MIB is a number of MiB, not '$mebibytes'"
 
-peer=
+peer='' worker=''
 stop_peer() {
-  [ -z "$peer" ] || { kill "$peer" && wait "$peer"; } 2>/dev/null || true
-  peer=
+  local each
+  for each in $peer $worker; do { kill "$each" && wait "$each"; } 2>/dev/null || true; done
+  peer='' worker=''
+}
+
+# wait_for_socket PID SOCKET
+wait_for_socket() {
+  local tries
+  for ((tries = 0; tries < 100; ++tries)); do
+    [ -S "$2" ] && return 0
+    kill -0 "$1" 2>/dev/null || break
+    sleep 0.1
+  done
+  return 1
 }
 
 # Starts the peer on the image; CACHE_DIRECT is on or off.
@@ -23,21 +35,27 @@ start_peer() {
     --export "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=$out/socket,writable=on,num-queues=4" \
     >&2 &
   peer=$!
-  local tries
-  for ((tries = 0; tries < 100; ++tries)); do
-    [ -S "$out/socket" ] && return 0
-    kill -0 "$peer" 2>/dev/null || break
-    sleep 0.1
-  done
-  return 1
+  wait_for_socket "$peer" "$out/socket"
 }
 
-# compare NAME CACHE_DIRECT KEYS
+# Our device in a jailed process of its own, on the image with KEYS.
+start_worker() {
+  rm -f "$out/worker"
+  "$build/release/crosvm" --no-syslog devices --block "vhost=$out/worker,path=$out/disk.img${1:+,$1}" >&2 &
+  worker=$!
+  wait_for_socket "$worker" "$out/worker"
+}
+
+# compare NAME CACHE_DIRECT KEYS PLACE, which is worker or here
 compare() {
-  local name=$1 load ours theirs ratio budget
+  local name="$1, $4" load ours theirs ratio budget socket=()
   start_peer "$2" || { report_skip "$name" "qemu-storage-daemon did not start on this file system"; stop_peer; return 0; }
+  if [ "$4" = worker ]; then
+    start_worker "$3" || die "crosvm devices did not start" "see the message above"
+    socket=("$out/worker")
+  fi
   say "$name: 8 loads, 5 rounds each"
-  "$build/release/block_bench" "$out/disk.img" "$out/socket" "$3" > "$out/result" ||
+  "$build/release/block_bench" "$out/disk.img" "$out/socket" "$3" "${socket[@]}" > "$out/result" ||
     die "the benchmark ended early" "see the message above"
   stop_peer
   while IFS=$'\t' read -r load ours theirs ratio; do
@@ -51,13 +69,15 @@ compare() {
 
 report_begin block "$@"
 "$root/tools/dev/install.sh" testhost
-"$root/tools/dev/build.sh" --release block_bench
+"$root/tools/dev/build.sh" --release block_bench crosvm
 out=$(mktemp -d "$build/bench-block.XXXXXX")
 trap 'stop_peer; rm -rf "$out" "$report_rows"' EXIT
 report_note "$(nproc) processors, load average at the start $(cut -d ' ' -f 1-3 /proc/loadavg)"
 # Random bytes: no layer below can store them in less.
 head -c "${mebibytes}M" /dev/urandom > "$out/disk.img"
-compare "cached" off ""
-compare "direct" on direct
+for place in worker here; do
+  compare "cached" off "" $place
+  compare "direct" on direct $place
+done
 report_note "one image of $mebibytes MiB, both io_uring, driven by one thread in turns of 0.4 s; medians of 5"
 report_end

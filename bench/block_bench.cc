@@ -1,5 +1,6 @@
-// block_bench FILE SOCKET KEYS: 4 KiB at random places of a disk, served by our block device with
-// `path=FILE,KEYS` and by the vhost-user back-end at SOCKET, in turns. Prints for each load a line
+// block_bench FILE SOCKET KEYS [OURS]: 4 KiB at random places of a disk, served by our block device
+// with `path=FILE,KEYS` in this process, or by the one at the vhost-user socket OURS, and by the
+// peer's vhost-user back-end at SOCKET, in turns. Prints for each load a line
 // of its name, our requests a second, the peer's, and how many times the peer's ours are; each the
 // median of the rounds.
 
@@ -189,9 +190,14 @@ void compare(Rig& ours, Rig& peer, const Load& load, uint64_t blocks) {
   std::fflush(stdout);
 }
 
-Result<void> bench(const std::string& file, const std::string& socket, const std::string& keys) {
-  std::string text = "path=" + file + (keys.empty() ? "" : "," + keys);
-  Rig ours = TRY(open_rig<BlockFactory>(text));
+Result<Rig> our_device(const std::string& file, const std::string& keys, const char* socket) {
+  if (socket) return Rig::attach(VhostUserClient::connect(socket, kQueues));
+  return open_rig<BlockFactory>("path=" + file + (keys.empty() ? "" : "," + keys));
+}
+
+Result<void> bench(const std::string& file, const std::string& socket, const std::string& keys,
+                   const char* our_socket) {
+  Rig ours = TRY(our_device(file, keys, our_socket));
   Rig peer = Rig::attach(VhostUserClient::connect(socket, kQueues));
   uint64_t blocks = TRY(file_size(TRY(open_path(file, O_RDONLY)), file)) / kBytes;
   if (blocks == 0) return fail(Error::invalid(file + " is empty"));
@@ -204,12 +210,12 @@ Result<void> bench(const std::string& file, const std::string& socket, const std
 
 int main(int count, char** arguments) {
   using namespace crosvm;
-  if (count != 4) {
-    std::fprintf(stderr, "usage: block_bench FILE SOCKET KEYS\n");
+  if (count != 4 && count != 5) {
+    std::fprintf(stderr, "usage: block_bench FILE SOCKET KEYS [OURS]\n");
     return 2;
   }
   (void)log::configure({.filter = "info", .use_syslog = false});
-  auto done = bench(arguments[1], arguments[2], arguments[3]);
+  auto done = bench(arguments[1], arguments[2], arguments[3], arguments[4]);
   if (!done) log::error("{}", done.error().what());
   return done ? 0 : 1;
 }
