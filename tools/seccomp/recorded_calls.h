@@ -1,0 +1,30 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <istream>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+
+namespace crosvm {
+
+/// One system call, with the six registers of its arguments; those it does not take are 0.
+struct RecordedCall {
+  std::string name;
+  std::array<uint64_t, 6> arguments{};
+
+  bool operator<(const RecordedCall& other) const {
+    return std::tie(name, arguments) < std::tie(other.name, other.arguments);
+  }
+};
+
+/// By the name of a policy, what was called under it.
+using RecordedCalls = std::map<std::string, std::set<RecordedCall>>;
+
+/// Reads what `strace -f -Y -e raw=all` wrote. A call counts from where its thread has a filter on;
+/// the thread's name tells which one.
+RecordedCalls read_recorded_calls(std::istream& trace);
+
+}  // namespace crosvm
