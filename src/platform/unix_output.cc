@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,8 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
   Result<void> begin() {
     socket_ = Fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket_) return fail(Error::from_errno("creating", "a datagram socket"));
+    // Now: the directory of a long path is opened, which a VM that runs is not allowed to.
+    address_.emplace(TRY(UnixAddress::of_long(path_)));
     auto connected = connect();
     if (!connected && !nobody_there(connected.error().code())) return connected;
     connected_ = direct_ = connected.has_value();
@@ -73,8 +76,7 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
   static constexpr int kSlowReceiverMs = 100;
 
   Result<void> connect() {
-    UnixAddress address = TRY(UnixAddress::of_long(path_));
-    if (::connect(socket_.get(), address.get(), address.size()) != 0) {
+    if (::connect(socket_.get(), address_->get(), address_->size()) != 0) {
       return fail(Error::from_errno("connecting to socket", path_));
     }
     return {};
@@ -154,6 +156,7 @@ class DatagramState : public std::enable_shared_from_this<DatagramState> {
   EventLoop& loop_;
   const std::string path_;
   std::mutex mutex_;
+  std::optional<UnixAddress> address_;  // from `begin` on
   Fd socket_;
   bool connected_ = false;
   bool direct_ = false;  // nothing waits any more

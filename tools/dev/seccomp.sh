@@ -18,7 +18,6 @@ mkdir -p "$recording"
 for program; do
   name=$(basename "$program")
   say "recording $name"
-  # Time is told for one process at a time while strace looks on: what a test says counts no more than the calls.
   CROSVM_BIN=$binaries/crosvm strace -f -Y -qq -e raw=all -e signal=none -o "$recording/$name.trace" \
     "$program" >"$recording/$name.log" 2>&1 || say "$name fails when it is traced: see $recording/$name.log"
 done
