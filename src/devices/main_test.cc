@@ -1,4 +1,5 @@
-// The tests of the devices run them in this process, and in jailed processes that execute this program.
+// The tests of the devices run them in this process, and in jailed processes that execute this
+// program.
 
 #include <gmock/gmock.h>
 

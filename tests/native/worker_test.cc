@@ -10,10 +10,13 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -25,7 +28,6 @@ namespace {
 
 using std::chrono::seconds;
 using testing::AllOf;
-using testing::Contains;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
@@ -147,6 +149,45 @@ TEST_F(NativeWorkerTest, WorkersThatHeedNobodyEndWithTheirSpawner) {
   vm.signal(SIGKILL);
   ::kill(spawner_, SIGKILL);
   EXPECT_TRUE(ends_soon(all_));
+}
+
+/// ./dev soak kill does it more often.
+TEST_F(NativeWorkerTest, NothingRemainsWhateverIsKilledWhenever) {
+  const char* times = std::getenv("CROSVM_TEST_KILLS");
+  const char* seed = std::getenv("CROSVM_TEST_SEED");
+  const uint64_t count = times ? std::strtoull(times, nullptr, 10) : 12;
+  std::mt19937_64 random(seed ? std::strtoull(seed, nullptr, 10) : 7);
+  std::map<std::string, int> killed;
+  for (uint64_t round = 0; round < count; ++round) {
+    SCOPED_TRACE(round);
+    VmProcess vm(arguments({"--restart-devices=block"}));
+    ::usleep(static_cast<useconds_t>(random() % 80'000));  // the start is among the moments
+    std::vector<pid_t> processes = {vm.pid()};
+    for (pid_t child : children_of(vm.pid())) processes.push_back(child);
+    if (processes.size() > 1) {
+      for (pid_t child : children_of(processes[1])) processes.push_back(child);
+    }
+    const pid_t victim = processes[random() % processes.size()];
+    ++killed[victim == vm.pid() ? "the VMM" : victim == processes[1] ? "the spawner" : "a worker"];
+    ::kill(victim, SIGKILL);
+    const pid_t other = processes[random() % processes.size()];
+    const bool both = random() % 2 == 0;
+    if (both) ::kill(other, SIGKILL);  // at once
+    ::usleep(static_cast<useconds_t>(random() % 20'000));
+    if (processes.size() > 1) {  // its workers may have successors
+      for (pid_t child : children_of(processes[1])) processes.push_back(child);
+    }
+    vm.signal(SIGTERM);  // one that lives on
+    vm.wait_exit(seconds(30));
+    ASSERT_TRUE(ends_soon(processes)) << vm.errors();
+    // Only of a VMM that was killed with its spawner the socket may stay.
+    const auto was_killed = [&](pid_t pid) { return pid == victim || (both && pid == other); };
+    if (was_killed(vm.pid()) && processes.size() > 1 && was_killed(processes[1])) {
+      std::filesystem::remove(socket_);
+    }
+    ASSERT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+  }
+  for (const auto& [who, number] : killed) std::printf("%s: %d\n", who.c_str(), number);
 }
 
 TEST_F(NativeWorkerTest, WithoutItsSpawnerTheVmEnds) {
