@@ -214,6 +214,7 @@ void VhostUserDevice::reconnect(Fd socket, std::function<void(Result<void>)> don
   }
   reconnected_ = std::move(done);
   peer_ = std::make_unique<Peer>(std::move(socket), options_);
+  peer_->successor = true;
   // Only noted here: the connection must not go inside its own call.
   note(peer_->handshake.begin([this] { return accept_another(); }));
   if (!peer_->failure) attach();

@@ -63,6 +63,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
     unsigned served_requests = 0;
     bool requests_held = false;  // for a while, as there were too many
     EventLoop::TimerId requests_timer = 0;
+    bool successor = false;  // of one that is gone
     bool driver_ok = false;  // SET_STATUS said so
     bool config_asked = false;
     bool config_changed_again = false;  // since it was asked
@@ -104,7 +105,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void send_inflight();
   Result<void> send_table(std::span<const RamRegion> regions, const Fd& memfd);
   Result<void> send_slots(std::span<const RamRegion> regions, const Fd& memfd);
-  Result<RingPosition> inflight_position(uint16_t index) const;
+  Result<RingPosition> inflight_position(uint16_t index, RingPosition base) const;
   Result<void> watch_ring_error();
   void say_driver_ok();
   void send_config(const ConfigWrites::Write& write);

@@ -194,6 +194,8 @@ Result<void> VhostUserDevice::start_ring(uint16_t index, const FrontendRing& rin
   } else {
     TRY(look());
   }
+  // The one before may have given requests back and died before it said so.
+  if (peer_->successor && ring.call) signal_eventfd(ring.call);
   say_driver_ok();
   return {};
 }
@@ -268,10 +270,11 @@ Result<RingPosition> VhostUserDevice::resume_position(uint16_t index, const Fron
     const GuestSlice used = TRY(memory_->slice(ring.addresses->device_area, 4));
     return RingPosition{.index = used.load_acquire<uint16_t>(2)};
   }
-  return inflight_position(index);
+  return inflight_position(index, ring.base);
 }
 
-Result<RingPosition> VhostUserDevice::inflight_position(uint16_t index) const {
+Result<RingPosition> VhostUserDevice::inflight_position(uint16_t index,
+                                                        RingPosition base) const {
   // "Inflight I/O tracking", QueueRegionPacked: old_used_idx and old_used_wrap_counter.
   struct Header {
     uint64_t features;
@@ -295,6 +298,7 @@ Result<RingPosition> VhostUserDevice::inflight_position(uint16_t index) const {
                               static_cast<off_t>(offset & INT64_MAX));
   if (got != static_cast<ssize_t>(bytes.size())) return unknown("the note of it is too short");
   const auto header = std::bit_cast<Header>(bytes);
+  if (header.version == 0) return base;  // no back-end came to look at the ring
   return RingPosition{.index = header.old_used_idx,
                       .wrap_counter = header.old_used_wrap_counter != 0};
 }
