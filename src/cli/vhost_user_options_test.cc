@@ -31,7 +31,7 @@ TEST(VhostUserOptionsTest, TheTypeComesFirstAndMayGoWithoutItsKey) {
   EXPECT_EQ(request->name(), "vu-block");
   EXPECT_EQ(request->device_type, 2u);
   EXPECT_EQ(request->socket, "/run/disk.sock");
-  EXPECT_EQ(request->max_queue_size, 32768u);
+  EXPECT_EQ(request->max_queue_size, 256u);
   EXPECT_EQ(request->pci_address, std::nullopt);
   EXPECT_EQ(parse_vhost_user("type=wl,socket=s")->device_type, 63u);
 }

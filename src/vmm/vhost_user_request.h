@@ -11,7 +11,8 @@ struct VhostUserRequest {
   std::string type;                 ///< "block"
   uint32_t device_type = 0;         ///< virtio 1.3 §5
   std::string socket;               ///< path where the back-end listens, or /proc/self/fd/N
-  uint16_t max_queue_size = 32768;  ///< a power of two
+  /// A power of two. A back-end cannot say how much it takes; this much each one does.
+  uint16_t max_queue_size = 256;
   std::optional<std::string> pci_address = std::nullopt;
 
   /// Names it in logs and messages.
