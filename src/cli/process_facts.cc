@@ -182,9 +182,11 @@ struct PeerRequest {
 
 /// Takes in one answer; whether more are to come.
 bool take_peers(std::span<std::byte> answer, std::map<uint64_t, uint64_t>& peers) {
-  int left = static_cast<int>(answer.size());
-  for (auto* message = reinterpret_cast<nlmsghdr*>(answer.data()); NLMSG_OK(message, left);
-       message = NLMSG_NEXT(message, left)) {
+  while (answer.size() >= sizeof(nlmsghdr)) {
+    auto* const message = reinterpret_cast<nlmsghdr*>(answer.data());
+    const size_t length = message->nlmsg_len;
+    if (length < sizeof(nlmsghdr) || length > answer.size()) break;
+    answer = answer.subspan(std::min<size_t>(NLMSG_ALIGN(length), answer.size()));
     if (message->nlmsg_type != SOCK_DIAG_BY_FAMILY) return false;  // done, or an error
     if (message->nlmsg_len < NLMSG_LENGTH(sizeof(unix_diag_msg))) return false;
     const auto* socket = static_cast<const unix_diag_msg*>(NLMSG_DATA(message));

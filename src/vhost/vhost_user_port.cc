@@ -273,8 +273,7 @@ Result<RingPosition> VhostUserDevice::resume_position(uint16_t index, const Fron
   return inflight_position(index, ring.base);
 }
 
-Result<RingPosition> VhostUserDevice::inflight_position(uint16_t index,
-                                                        RingPosition base) const {
+Result<RingPosition> VhostUserDevice::inflight_position(uint16_t index, RingPosition base) const {
   // "Inflight I/O tracking", QueueRegionPacked: old_used_idx and old_used_wrap_counter.
   struct Header {
     uint64_t features;
