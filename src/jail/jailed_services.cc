@@ -1,6 +1,5 @@
 #include "jail/jailed_services.h"
 
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <utility>
@@ -9,6 +8,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/packet_socket.h"
+#include "base/socket_pair.h"
 #include "jail/worker_order.h"
 
 namespace crosvm {
@@ -108,12 +108,8 @@ Result<void> JailedServices::guard_terminal() { return state_->spawner->guard_te
 
 Result<void> JailedServices::start(const DeviceType& type, const std::string& name,
                                    const std::string& text, OpenedDevice& opened, Fd frontend) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-    return fail(Error::from_errno("creating", "a socket pair for a device process"));
-  }
-  PacketSocket ours(Fd(ends[0]), kWorkerPackets);
-  Fd theirs(ends[1]);
+  FdPair channel = TRY(make_socket_pair(SOCK_SEQPACKET, "a device process"));
+  PacketSocket ours(std::move(channel.ours), kWorkerPackets);
   const SeccompPolicySource policies = state_->policies();
   WorkerOrder order;
   order.device = type.name;
@@ -126,9 +122,7 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
   order.frontend = std::move(frontend);
   if (policies.directory) {
     const SeccompProgram program = TRY(find_seccomp_policy(order.policy, policies));
-    order.filter = Fd(::memfd_create("crosvm-policy", MFD_CLOEXEC));
-    if (!order.filter) return fail(Error::from_errno("creating a file for", order.policy));
-    TRY(write_full(order.filter, std::as_bytes(program.code()), order.policy));
+    order.filter = TRY(file_with_program(program, order.policy));
   }
   order.resources = opened.pack();
   TRY(ours.send(TRY(encode_worker_order(std::move(order)))));
@@ -138,7 +132,7 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
       state->loop.watch(ours.fd(), EPOLLIN, [state, number](uint32_t) { state->hear(number); }));
   state->processes.push_back(
       {.name = name, .channel = std::move(ours), .watch = watch, .ended = false});
-  return state->spawner->spawn(number, name, std::move(theirs));
+  return state->spawner->spawn(number, name, std::move(channel.theirs));
 }
 
 }  // namespace crosvm

@@ -14,27 +14,13 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/socket_pair.h"
 #include "jail/denied_call.h"
 #include "jail/jail_namespaces.h"
 #include "jail/spawner_process.h"
 
 namespace crosvm {
 namespace {
-
-constexpr PacketLimits kListenerPackets{.bytes = 64, .fds = 1};
-
-struct SocketPair {
-  Fd ours;
-  Fd theirs;
-};
-
-Result<SocketPair> make_socket_pair() {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-    return fail(Error::from_errno("creating", "a socket pair for a worker"));
-  }
-  return SocketPair{.ours = Fd(ends[0]), .theirs = Fd(ends[1])};
-}
 
 /// Standard error for the worker, which must not be able to read what is typed at a terminal. Where
 /// it cannot be opened anew, as a socket, it is passed on as it is.
@@ -110,7 +96,7 @@ Result<std::unique_ptr<SpawnedWorker>> SpawnedWorker::start(EventLoop& loop, con
                                                             std::string name, Fd channel,
                                                             Ended ended) {
   std::unique_ptr<SpawnedWorker> worker(new SpawnedWorker(loop, std::move(name), std::move(ended)));
-  SocketPair listener = TRY(make_socket_pair());
+  FdPair listener = TRY(make_socket_pair(SOCK_SEQPACKET, "a worker"));
   Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return fail(Error::from_errno("opening", "/dev/null"));
   Fd log = write_only_stderr();

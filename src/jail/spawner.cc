@@ -12,6 +12,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/socket_pair.h"
 #include "jail/spawner_messages.h"
 #include "jail/spawner_process.h"
 
@@ -24,12 +25,7 @@ constexpr uint32_t kNoWorker = UINT32_MAX;
 Spawner::Spawner(Fd socket, pid_t pid) : socket_(std::move(socket), spawner::kPackets), pid_(pid) {}
 
 Result<std::unique_ptr<Spawner>> Spawner::start() {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-    return fail(Error::from_errno("creating", "a socket pair for the spawner"));
-  }
-  Fd ours(ends[0]);
-  Fd theirs(ends[1]);
+  auto [ours, theirs] = TRY(make_socket_pair(SOCK_SEQPACKET, "the spawner"));
   Fd ourselves(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
   if (!ourselves) return fail(Error::from_errno("getting a hold on", "the VMM's process"));
   const pid_t pid = ::fork();

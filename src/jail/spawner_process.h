@@ -1,12 +1,14 @@
 #pragma once
 
 #include "base/fd.h"
+#include "base/packet_socket.h"
 
 namespace crosvm {
 
 /// The descriptors that a worker finds open beside the standard ones.
 inline constexpr int kWorkerChannel = 3;   ///< PacketSocket: its WorkerOrder, its answer
 inline constexpr int kWorkerListener = 4;  ///< PacketSocket: where it sends its seccomp listener
+inline constexpr PacketLimits kListenerPackets{.bytes = 64, .fds = 1};
 
 /// `argv[0]` of a worker.
 inline constexpr char kWorkerProgram[] = "crosvm-worker";

@@ -11,6 +11,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/socket_pair.h"
 
 namespace crosvm {
 namespace {
@@ -23,25 +24,12 @@ constexpr std::chrono::seconds kStartPatience{30};
 constexpr std::chrono::seconds kQuiescencePatience{10};
 constexpr std::chrono::minutes kRestartWindow{1};
 
-struct Pair {
-  Fd first;
-  Fd second;
-};
-
-Result<Pair> make_socket_pair(int type) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) {
-    return fail(Error::from_errno("creating", "a socket pair for a device process"));
-  }
-  return Pair{.first = Fd(ends[0]), .second = Fd(ends[1])};
-}
-
-Result<Pair> make_pipe() {
+Result<FdPair> make_pipe() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) {
     return fail(Error::from_errno("creating", "a pipe for a device process"));
   }
-  return Pair{.first = Fd(ends[0]), .second = Fd(ends[1])};
+  return FdPair{.ours = Fd(ends[0]), .theirs = Fd(ends[1])};
 }
 
 }  // namespace
@@ -59,9 +47,9 @@ SupervisedWorker::~SupervisedWorker() { forget_process(); }
 Result<void> SupervisedWorker::start() { return launch(); }
 
 Result<void> SupervisedWorker::launch() {
-  Pair channel = TRY(make_socket_pair(SOCK_SEQPACKET));
-  Pair frontend = TRY(make_socket_pair(SOCK_STREAM));
-  Pair witness;
+  FdPair channel = TRY(make_socket_pair(SOCK_SEQPACKET, "a device process"));
+  FdPair frontend = TRY(make_socket_pair(SOCK_STREAM, "a device process"));
+  FdPair witness;
   WorkerOrder order;
   if (rules_.restarts) {
     witness = TRY(make_pipe());
@@ -70,16 +58,16 @@ Result<void> SupervisedWorker::launch() {
     order = std::exchange(order_, {});
     order_.name = order.name;
   }
-  order.frontend = std::move(frontend.second);
-  order.io_witness = std::move(witness.second);
+  order.frontend = std::move(frontend.theirs);
+  order.io_witness = std::move(witness.theirs);
 
-  channel_ = PacketSocket(std::move(channel.first), kWorkerPackets);
+  channel_ = PacketSocket(std::move(channel.ours), kWorkerPackets);
   TRY(channel_.send(TRY(encode_worker_order(std::move(order)))));
   number_ = context_.next_number();
-  TRY(context_.spawner.spawn(number_, name(), std::move(channel.second)));
+  TRY(context_.spawner.spawn(number_, name(), std::move(channel.theirs)));
   gone_ = false;
-  frontend_ = std::move(frontend.first);
-  io_ = std::move(witness.first);
+  frontend_ = std::move(frontend.ours);
+  io_ = std::move(witness.ours);
   io_over_ = !io_;
   if (!io_) return {};
   // What is written to it is not listened to: its end counts.

@@ -21,8 +21,6 @@
 namespace crosvm {
 namespace {
 
-constexpr PacketLimits kListenerPackets{.bytes = 64, .fds = 1};
-
 class Worker {
  public:
   Worker() : channel_(Fd(kWorkerChannel), kWorkerPackets) {}

@@ -1,5 +1,7 @@
 #include "jail/worker_order.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -70,6 +72,13 @@ Result<WorkerOrder> duplicate(const WorkerOrder& order) {
                     .resources = {.counts = order.resources.counts, .fds = {}}};
   for (const Fd& fd : order.resources.fds) other.resources.fds.push_back(TRY(copy(fd)));
   return other;
+}
+
+Result<Fd> file_with_program(const SeccompProgram& program, const std::string& name) {
+  Fd file(::memfd_create("crosvm-policy", MFD_CLOEXEC));
+  if (!file) return fail(Error::from_errno("creating a file for", name));
+  TRY(write_full(file, std::as_bytes(program.code()), name));
+  return file;
 }
 
 Result<Packet> encode_worker_order(WorkerOrder order) {

@@ -37,6 +37,10 @@ Result<WorkerOrder> duplicate(const WorkerOrder& order);
 
 inline constexpr PacketLimits kWorkerPackets{.bytes = size_t{128} << 10, .fds = 253};
 
+/// An in-memory file with `program`, as WorkerOrder::filter. `name` names the policy in errors,
+/// which are those of memfd_create and write.
+Result<Fd> file_with_program(const SeccompProgram& program, const std::string& name);
+
 /// The order's descriptors move into the packet. Errors: invalid_argument for more than a packet
 /// can take.
 Result<Packet> encode_worker_order(WorkerOrder order);

@@ -1,6 +1,5 @@
 #include "jail/workers.h"
 
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -14,13 +13,6 @@
 
 namespace crosvm {
 namespace {
-
-Result<Fd> in_memory_file(const SeccompProgram& program, const std::string& name) {
-  Fd file(::memfd_create("crosvm-policy", MFD_CLOEXEC));
-  if (!file) return fail(Error::from_errno("creating a file for", name));
-  TRY(write_full(file, std::as_bytes(program.code()), name));
-  return file;
-}
 
 Result<void> check_root(const std::string& path) {
   struct stat status{};
@@ -84,7 +76,7 @@ Result<WorkerOrder> Workers::State::order_for(const DeviceType& type, const std:
   if (!options.seccomp_policy_dir) return order;
   const SeccompProgram program = TRY(find_seccomp_policy(
       type.policy, {.directory = options.seccomp_policy_dir, .action = denied_call()}));
-  order.filter = TRY(in_memory_file(program, order.policy));
+  order.filter = TRY(file_with_program(program, order.policy));
   return order;
 }
 

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string_view>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace crosvm {
+
+/// Two ends of something, for us and for somebody else.
+struct FdPair {
+  Fd ours;
+  Fd theirs;
+};
+
+/// Connected Unix sockets of `type`: SOCK_STREAM or SOCK_SEQPACKET. Errors: the errno of
+/// socketpair; `purpose` says in them what the pair is for: "a device process".
+Result<FdPair> make_socket_pair(int type, std::string_view purpose);
+
+}  // namespace crosvm
