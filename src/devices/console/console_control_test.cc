@@ -206,7 +206,8 @@ TEST_P(ConsoleControlTest, AResetForgetsTheDriver) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Rigs, ConsoleControlTest,
-                         testing::Values(RigPlace::kThread, RigPlace::kInline, RigPlace::kWorker));
+                         testing::Values(RigPlace::kThread, RigPlace::kInline, RigPlace::kWorker),
+                         [](const auto& rig) { return name_of(rig.param); });
 
 }  // namespace
 }  // namespace crosvm

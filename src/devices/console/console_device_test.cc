@@ -349,7 +349,11 @@ TEST_P(ConsoleDeviceTest, SurvivesGeneratedChainsOnControlQueues) {
 INSTANTIATE_TEST_SUITE_P(Rigs, ConsoleDeviceTest,
                          testing::Combine(testing::Values(RigPlace::kThread, RigPlace::kInline,
                                                           RigPlace::kWorker),
-                                          testing::Bool()));
+                                          testing::Bool()),
+                         [](const auto& rig) {
+                           return name_of(std::get<0>(rig.param)) +
+                                  (std::get<1>(rig.param) ? "Packed" : "");
+                         });
 
 TEST(ConsoleFilesTest, OpensFilesThatAreAlwaysReady) {
   const auto directory = std::filesystem::temp_directory_path() /

@@ -79,7 +79,11 @@ TEST_P(RngDeviceTest, SurvivesGeneratedChains) {
 INSTANTIATE_TEST_SUITE_P(Rigs, RngDeviceTest,
                          testing::Combine(testing::Values(RigPlace::kThread, RigPlace::kInline,
                                                           RigPlace::kWorker),
-                                          testing::Bool()));
+                                          testing::Bool()),
+                         [](const auto& rig) {
+                           return name_of(std::get<0>(rig.param)) +
+                                  (std::get<1>(rig.param) ? "Packed" : "");
+                         });
 
 /// A request of 2 GiB: many buffers on the same memory, which a driver may do.
 TEST(RngDeviceTurnsTest, ALongRequestDoesNotKeepTheLoop) {

@@ -139,6 +139,18 @@ Rig::Rig(Rig&&) noexcept = default;
 Rig& Rig::operator=(Rig&&) noexcept = default;
 Rig::~Rig() = default;
 
+std::string name_of(RigPlace place) {
+  switch (place) {
+    case RigPlace::kThread:
+      return "Thread";
+    case RigPlace::kInline:
+      return "Inline";
+    case RigPlace::kWorker:
+      return "Process";
+  }
+  return {};
+}
+
 Result<Rig> Rig::create(std::unique_ptr<OpenedDevice> device, const RigOptions& options) {
   if (options.place == RigPlace::kThread) {
     return attach(TRY(LocalBackend::create("rig", std::move(device))), options);

@@ -21,6 +21,9 @@ enum class RigPlace {
   kWorker,  ///< in a jailed process of its own, where the test program has said how (RunInWorker)
 };
 
+/// For the names of tests: "Thread", "Inline", "Process".
+std::string name_of(RigPlace place);
+
 struct RigOptions {
   RigPlace place = RigPlace::kThread;
   bool packed = false;  ///< if the device offers it
