@@ -250,6 +250,15 @@ Result<GuestSlice> GuestMemory::slice(GuestAddress base, uint64_t length) const 
   return GuestSlice(static_cast<std::byte*>(region.host) + offset, length);
 }
 
+GuestAddress GuestMemory::address_of(const GuestSlice& slice) const {
+  for (const RamRegion& region : regions_) {
+    const auto* const host = static_cast<const std::byte*>(region.host);
+    if (slice.data_ < host || slice.data_ >= host + region.size) continue;
+    return region.base + static_cast<uint64_t>(slice.data_ - host);
+  }
+  CHECK(false);
+}
+
 Result<void> GuestMemory::read_bytes(GuestAddress from, std::span<std::byte> to) const {
   return TRY(slice(from, to.size())).read_bytes(0, to);
 }

@@ -152,6 +152,8 @@ class GuestMemory {
 
   /// The window [base, base+length), which must lie in one region. Errors: bad_address.
   Result<GuestSlice> slice(GuestAddress base, uint64_t length) const;
+  /// Where a slice of this memory begins.
+  GuestAddress address_of(const GuestSlice& slice) const;
   Result<void> read_bytes(GuestAddress from, std::span<std::byte> to) const;
   Result<void> write_bytes(GuestAddress to, std::span<const std::byte> from) const;
   template <GuestPod T>

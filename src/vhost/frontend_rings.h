@@ -95,6 +95,17 @@ class FrontendRings {
   /// What the device may be offered from now on.
   void set_offered(uint64_t offered) { offered_ = offered; }
   bool packed() const;
+  /// What the device was told, if it was.
+  std::optional<uint64_t> told_features() const { return features_; }
+  /// Calls `each(index, ring)` for the rings that run.
+  template <class Each>
+  void for_each_running(Each each) const {
+    for (uint16_t index = 0; index < rings_.size(); ++index) {
+      if (rings_[index].phase == Phase::kRunning) each(index, rings_[index].settings);
+    }
+  }
+  /// No ring runs.
+  bool all_stopped() const;
   std::function<void(const std::string& what)> refused;
 
  private:
@@ -119,7 +130,6 @@ class FrontendRings {
   void start_what_can();
   void give_up_waiting();
   bool must_all_stop() const;
-  bool all_stopped() const;
   void start(uint16_t index);
   void stop(uint16_t index);
   void stopped(uint16_t index, RingPosition position);

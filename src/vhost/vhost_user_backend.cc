@@ -39,6 +39,18 @@ Result<std::unique_ptr<VhostUserBackend>> VhostUserBackend::create(EventLoop& lo
   return TRY(start(loop, std::move(socket), std::move(options))).finish();
 }
 
+void VhostUserBackend::start_dirty_log(Fd log, uint64_t bytes,
+                                       std::function<void(Result<void>)> done) {
+  auto shared = std::make_shared<Fd>(std::move(log));
+  post([device = peer_.get(), shared, bytes, done = std::move(done)] {
+    device->start_dirty_log(std::move(*shared), bytes, done);
+  });
+}
+
+void VhostUserBackend::stop_dirty_log(std::function<void(Result<void>)> done) {
+  post([device = peer_.get(), done = std::move(done)] { device->stop_dirty_log(done); });
+}
+
 bool VhostUserBackend::Remote::alive() const {
   const auto device = device_.lock();
   if (!device) return false;

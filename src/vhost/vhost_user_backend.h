@@ -89,6 +89,15 @@ class VhostUserBackend : public LoopBackend {
   /// There will be no other. From any thread.
   void give_up() { remote().give_up(); }
 
+  /// Has the back-end note in `log`, a file of `bytes` bytes, the pages of the guest that it writes
+  /// to: one bit for each 4096 bytes from guest address 0 on, to be read and cleared atomically
+  /// ("Migration"). `done` is called on the loop when every write from then on will be in it; the
+  /// back-end that takes over after a loss goes on with it. Errors: not_supported when the back-end
+  /// does not log, invalid_argument when it refuses, not_connected. From any thread.
+  void start_dirty_log(Fd log, uint64_t bytes, std::function<void(Result<void>)> done);
+  /// Ends that. `done` is called when nothing is written to the log any more.
+  void stop_dirty_log(std::function<void(Result<void>)> done);
+
   /// A hold on the backend for whoever gives it other back-ends; may outlive it, and does nothing
   /// then.
   class Remote {

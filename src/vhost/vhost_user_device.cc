@@ -186,6 +186,9 @@ void VhostUserDevice::disconnect() {
 
 void VhostUserDevice::lose(Error cause) {
   disconnect();
+  for (auto& [id, done] : std::exchange(pending_, {})) {
+    done(fail(Error(cause.code(), options_.name + ": its vhost-user back-end is gone")));
+  }
   if (auto done = std::exchange(reconnected_, nullptr)) {
     return done(fail(std::move(cause).context(options_.name)));
   }
@@ -238,6 +241,10 @@ Result<void> VhostUserDevice::accept_another() {
                     "configuration, the former one had {} and {}",
                     now.queue_sizes.size(), now.config.size(), info().queue_sizes.size(),
                     info().config.size())));
+  }
+  if (log_ && !can_log()) {
+    return fail(Error(std::errc::not_supported,
+                      "the vhost-user back-end that should take over keeps no log of dirty pages"));
   }
   TRY(watch_requests());
   rings().set_offered(now.features & info().features);

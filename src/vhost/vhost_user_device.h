@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +31,9 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void attach();
   void reconnect(Fd socket, std::function<void(Result<void>)> done);
   void give_up();
+  using Done = std::function<void(Result<void>)>;
+  void start_dirty_log(Fd log, uint64_t bytes, Done done);
+  void stop_dirty_log(Done done);
 
   void before_verb() override;
   void after_verb() override { settle(); }
@@ -76,6 +80,11 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
     bool packed = false;
   };
 
+  struct Log {
+    Fd file;
+    uint64_t bytes = 0;
+  };
+
   const VhostUserPeer& said() const { return peer_->handshake.peer(); }
   bool has(unsigned feature) const { return said().has(feature); }
   bool up() const { return peer_ && !peer_->failure && peer_->handshake.done(); }
@@ -100,6 +109,13 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void disconnect();
   void lose(Error cause);
 
+  bool can_log() const;
+  uint64_t features_to_tell(uint64_t features) const;
+  VhostUserMessage vring_addr(uint16_t index, const VringAddresses& at) const;
+  void send_log(const Log& log, std::function<void(Result<void>)> on_answer);
+  void tell_log_again(Done done);
+  Done until_lost(Done done);
+
   void prepare_inflight(bool packed);
   Result<void> have_inflight(VhostUserMessage answer, bool packed);
   void send_inflight();
@@ -121,6 +137,9 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   bool gone_ = false;                              // for good
   const GuestMemory* memory_ = nullptr;
   std::optional<Inflight> inflight_;
+  std::optional<Log> log_;  // of dirty pages, while there is one
+  uint64_t next_pending_ = 0;
+  std::map<uint64_t, Done> pending_;  // to be told when the back-end is gone
   bool ready_ = false;
   ConfigWrites waiting_writes_;
 };

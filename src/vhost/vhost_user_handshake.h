@@ -31,7 +31,8 @@ class VhostUserHandshake {
  public:
   /// Protocol features that this front-end makes use of.
   static constexpr uint64_t kProtocolFeatures =
-      vhost_user_bit(VHOST_USER_PROTOCOL_F_MQ) | vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
+      vhost_user_bit(VHOST_USER_PROTOCOL_F_MQ) | vhost_user_bit(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |
+      vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |

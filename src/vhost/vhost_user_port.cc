@@ -35,17 +35,6 @@ VhostUserMessage vring_state(uint32_t request, uint16_t index, uint32_t num) {
   return vhost_user_message(request, VhostUserVringState{.index = index, .num = num});
 }
 
-VhostUserMessage vring_addr(uint16_t index, const VringAddresses& at) {
-  return vhost_user_message(
-      VHOST_USER_SET_VRING_ADDR,
-      VhostUserVringAddr{.index = index,
-                         .flags = 0,
-                         .descriptor = kUserAddresses + at.descriptor_area.value,
-                         .used = kUserAddresses + at.device_area.value,
-                         .available = kUserAddresses + at.driver_area.value,
-                         .log = 0});
-}
-
 /// A message with a copy of `fd`, or with the word that there is none.
 Result<VhostUserMessage> vring_fd(uint32_t request, uint16_t index, const Fd& fd) {
   auto message =
@@ -56,9 +45,30 @@ Result<VhostUserMessage> vring_fd(uint32_t request, uint16_t index, const Fd& fd
 
 }  // namespace
 
+VhostUserMessage VhostUserDevice::vring_addr(uint16_t index, const VringAddresses& at) const {
+  return vhost_user_message(
+      VHOST_USER_SET_VRING_ADDR,
+      VhostUserVringAddr{.index = index,
+                         .flags = log_ ? kVhostUserVringLog : 0,
+                         .descriptor = kUserAddresses + at.descriptor_area.value,
+                         .used = kUserAddresses + at.device_area.value,
+                         .available = kUserAddresses + at.driver_area.value,
+                         .log = log_ ? at.device_area.value : 0});
+}
+
+uint64_t VhostUserDevice::features_to_tell(uint64_t features) const {
+  if (said().negotiates()) features |= vhost_user_bit(kVhostUserProtocolFeatures);
+  if (log_) features |= vhost_user_bit(kVhostLogAll);
+  return features;
+}
+
 Result<void> VhostUserDevice::set_features(uint64_t features) {
-  const uint64_t own = said().negotiates() ? vhost_user_bit(kVhostUserProtocolFeatures) : 0;
-  order(vhost_user_message(VHOST_USER_SET_FEATURES, features | own), breaks_down());
+  if (log_) {
+    send_log(*log_, [this](const Result<void>& taken) {
+      if (!taken) rings().break_down(taken.error().what());
+    });
+  }
+  order(vhost_user_message(VHOST_USER_SET_FEATURES, features_to_tell(features)), breaks_down());
   if (up() && has(VHOST_USER_PROTOCOL_F_STATUS)) {
     order(vhost_user_message(VHOST_USER_SET_STATUS, kDriverReady), only_complains());
   }

@@ -162,6 +162,7 @@ void VhostUserServer::State::end(const Error& why) {
 }
 
 void VhostUserServer::State::stopped() {
+  host->set_dirty_log(nullptr);
   host->set_memory(*no_memory, [former = std::shared_ptr<GuestMemory>(std::move(memory))] {});
   stopping = false;
   if (!next) return;

@@ -1,7 +1,5 @@
 #include "vhost/vhost_user_session.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -18,7 +16,8 @@ using namespace vhost_user_session;
 namespace {
 
 constexpr uint64_t kOfferedProtocolFeatures =
-    vhost_user_bit(VHOST_USER_PROTOCOL_F_MQ) | vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_MQ) | vhost_user_bit(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
@@ -26,6 +25,10 @@ constexpr uint64_t kOfferedProtocolFeatures =
     vhost_user_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS);
+
+/// Features of vhost itself.
+constexpr uint64_t kOfferedFeatures =
+    vhost_user_bit(kVhostLogAll) | vhost_user_bit(kVhostUserProtocolFeatures);
 
 constexpr uint8_t kStatusNeedsReset = 0x40;  // VIRTIO_CONFIG_S_NEEDS_RESET
 
@@ -45,13 +48,6 @@ bool has_own_reply(uint32_t request) {
     default:
       return false;
   }
-}
-
-/// The eventfds of a ring are shared with the front-end, which must not make us wait.
-Result<void> make_nonblocking(const Fd& fd) {
-  const int flags = ::fcntl(fd.get(), F_GETFL);
-  if (flags >= 0 && ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) == 0) return {};
-  return fail(Error::from_errno("making it non-blocking", "its descriptor"));
 }
 
 }  // namespace
@@ -82,6 +78,10 @@ void VhostUserSession::answer_error(const VhostUserMessage& message, Ticket tick
   // The answer without a payload is the specification's for GET_CONFIG; it fits no other request,
   // so that the front-end sees the error there too.
   if (has_own_reply(message.request)) return finish(ticket, reply(message));
+  // An empty answer is that of success here.
+  if (message.request == VHOST_USER_SET_LOG_BASE && has_protocol(VHOST_USER_PROTOCOL_F_LOG_SHMFD)) {
+    return finish(ticket, reply(message, uint64_t{1}));
+  }
   if (!wants_acknowledgement(message)) return finish(ticket, std::nullopt);
   finish(ticket, reply(message, uint64_t{1}));
 }
@@ -93,14 +93,20 @@ void VhostUserSession::finish(Ticket ticket, std::optional<VhostUserMessage> ans
 
 std::function<void()> VhostUserSession::acknowledge_later(const VhostUserMessage& message,
                                                           Ticket ticket) {
+  if (!wants_acknowledgement(message)) return answer_later(ticket, std::nullopt);
+  return answer_later(ticket, reply(message, uint64_t{0}));
+}
+
+std::function<void()> VhostUserSession::answer_later(Ticket ticket,
+                                                     std::optional<VhostUserMessage> answer) {
   exclusive_ = true;
-  return [self = weak_from_this(), request = message.request,
-          wanted = wants_acknowledgement(message), ticket] {
+  // Shared, as a function must be copyable.
+  auto shared = std::make_shared<std::optional<VhostUserMessage>>(std::move(answer));
+  return [self = weak_from_this(), ticket, shared] {
     const auto session = self.lock();
     if (!session) return;
     session->exclusive_ = false;
-    if (!wanted) return session->finish(ticket, std::nullopt);
-    session->finish(ticket, reply(vhost_user_message(request), uint64_t{0}));
+    session->finish(ticket, std::move(*shared));
   };
 }
 
@@ -108,9 +114,9 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
   if (message.is_reply()) return fail(Error::invalid("it is an answer to nothing"));
   switch (message.request) {
     case VHOST_USER_GET_FEATURES:
-      return reply(message, device_.info.features | vhost_user_bit(kVhostUserProtocolFeatures));
+      return reply(message, device_.info.features | kOfferedFeatures);
     case VHOST_USER_SET_FEATURES:
-      return set_features(TRY(payload<uint64_t>(message)));
+      return set_features(message, ticket);
     case VHOST_USER_GET_PROTOCOL_FEATURES:
       return reply(message, kOfferedProtocolFeatures);
     case VHOST_USER_SET_PROTOCOL_FEATURES:
@@ -131,6 +137,10 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
       return get_inflight(message);
     case VHOST_USER_SET_INFLIGHT_FD:
       return set_inflight(message);
+    case VHOST_USER_SET_LOG_BASE:
+      return set_log_base(message, ticket);
+    case VHOST_USER_SET_LOG_FD:
+      return set_log_fd(message, ticket);
     case VHOST_USER_RESET_DEVICE:
       return reset(message, ticket);
     case VHOST_USER_SET_STATUS:
@@ -162,7 +172,7 @@ Result<VhostUserSession::Answer> VhostUserSession::take_vring(VhostUserMessage& 
       return Ack{};
     }
     case VHOST_USER_SET_VRING_ADDR:
-      return set_vring_addr(TRY(payload<VhostUserVringAddr>(message)));
+      return set_vring_addr(message, ticket);
     case VHOST_USER_SET_VRING_BASE:
       return set_vring_base(TRY(payload<VhostUserVringState>(message)));
     case VHOST_USER_GET_VRING_BASE:
@@ -183,19 +193,28 @@ Result<VhostUserSession::Answer> VhostUserSession::set_owner() {
   return Ack{};
 }
 
-Result<VhostUserSession::Answer> VhostUserSession::set_features(uint64_t features) {
+Result<VhostUserSession::Answer> VhostUserSession::set_features(const VhostUserMessage& message,
+                                                                Ticket ticket) {
+  const uint64_t features = TRY(payload<uint64_t>(message));
   if (!owned_) return fail(Error::invalid("features without an owner"));
-  const uint64_t offered = device_.info.features | vhost_user_bit(kVhostUserProtocolFeatures);
+  const uint64_t offered = device_.info.features | kOfferedFeatures;
   if (const uint64_t unknown = features & ~offered; unknown != 0) {
     return fail(Error::invalid(format_text("features {:#x} were not offered", unknown)));
   }
-  features_ = features;
+  const uint64_t former = std::exchange(features_, features);
   device_.host.set_features(features & device_.info.features);
-  for (uint16_t index = 0; index < rings_.size(); ++index) {
-    if (rings_[index].base) apply_base(index);
+  // Only for another kind of ring: while rings run, as when logging begins, they are where they
+  // are.
+  if (((former ^ features) & vhost_user_bit(VIRTIO_F_RING_PACKED)) != 0) {
+    for (uint16_t index = 0; index < rings_.size(); ++index) {
+      if (rings_[index].base) apply_base(index);
+    }
   }
+  const bool log_changes = use_log();
   update_rings();
-  return Ack{};
+  if (!log_changes) return Ack{};
+  device_.host.when_settled(acknowledge_later(message, ticket));
+  return Later{};
 }
 
 Result<VhostUserSession::Answer> VhostUserSession::set_protocol_features(uint64_t features) {
@@ -211,15 +230,26 @@ Result<uint16_t> VhostUserSession::queue_index(uint64_t index) const {
   return fail(Error::invalid(format_text("queue {}: there are {} queues", index, rings_.size())));
 }
 
-Result<VhostUserSession::Answer> VhostUserSession::set_vring_addr(const VhostUserVringAddr& addr) {
+Result<VhostUserSession::Answer> VhostUserSession::set_vring_addr(const VhostUserMessage& message,
+                                                                  Ticket ticket) {
+  const auto addr = TRY(payload<VhostUserVringAddr>(message));
   const uint16_t index = TRY(queue_index(addr.index));
   // Addresses may come before the memory that they lie in.
   if (table_.regions() != 0 && !translate(addr)) {
     return fail(Error::invalid(format_text("queue {}: an address is in no memory region", index)));
   }
+  const bool logged = (addr.flags & kVhostUserVringLog) != 0;
+  if (logged && used_log_ && !used_log_->covers({addr.log}, 1)) {
+    return fail(Error::invalid(format_text("queue {}: the log of {} bytes has no place {:#x}",
+                                           index, used_log_->size(), addr.log)));
+  }
   rings_[index].user = addr;
+  device_.host.set_vring_log(index, logged ? std::optional(GuestAddress{addr.log}) : std::nullopt);
   update_ring(index);
-  return Ack{};
+  if (!used_log_) return Ack{};
+  // The front-end takes it that from the acknowledgement on all is logged, or nothing.
+  device_.host.when_settled(acknowledge_later(message, ticket));
+  return Later{};
 }
 
 Result<VhostUserSession::Answer> VhostUserSession::set_vring_base(

@@ -74,13 +74,15 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   bool wants_acknowledgement(const VhostUserMessage& message) const;
   /// To be called when all that the message changes has changed; until then no other is taken.
   std::function<void()> acknowledge_later(const VhostUserMessage& message, Ticket ticket);
+  /// The same with this answer, if any.
+  std::function<void()> answer_later(Ticket ticket, std::optional<VhostUserMessage> answer);
 
   Result<Answer> set_owner();
-  Result<Answer> set_features(uint64_t features);
+  Result<Answer> set_features(const VhostUserMessage& message, Ticket ticket);
   Result<Answer> set_protocol_features(uint64_t features);
   Result<GuestMemory> set_mem_table(VhostUserMessage& message);
   Result<Answer> use_memory(const VhostUserMessage& message, Ticket ticket, GuestMemory memory);
-  Result<Answer> set_vring_addr(const VhostUserVringAddr& addr);
+  Result<Answer> set_vring_addr(const VhostUserMessage& message, Ticket ticket);
   Result<Answer> set_vring_base(const VhostUserVringState& state);
   Result<Answer> get_vring_base(const VhostUserVringState& state, Ticket ticket);
   Result<Answer> set_vring_fd(VhostUserMessage& message);
@@ -93,6 +95,9 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   Result<Answer> get_inflight(const VhostUserMessage& message);
   Result<Answer> set_inflight(VhostUserMessage& message);
   Result<void> use_inflight();
+  Result<Answer> set_log_base(VhostUserMessage& message, Ticket ticket);
+  Result<Answer> set_log_fd(VhostUserMessage& message, Ticket ticket);
+  bool use_log();
 
   Result<uint16_t> queue_index(uint64_t index) const;
   std::optional<VringAddresses> translate(const VhostUserVringAddr& user) const;
@@ -118,6 +123,9 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   bool needs_reset_ = false;
   std::unique_ptr<VhostUserBackChannel> back_channel_;
   std::shared_ptr<InflightRegion> inflight_;  // or null
+  std::shared_ptr<DirtyLog> log_;             // or null
+  Fd log_event_;                              // signalled when something was logged
+  std::shared_ptr<DirtyLog> used_log_;        // what the host was told
 };
 
 }  // namespace crosvm

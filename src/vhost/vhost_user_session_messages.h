@@ -1,5 +1,7 @@
 #pragma once
 
+#include <fcntl.h>
+
 #include <utility>
 
 #include "base/fd.h"
@@ -36,6 +38,13 @@ inline Result<Fd> only_fd(VhostUserMessage& message) {
   if (message.fds.size() == 1) return std::move(message.fds.front());
   return fail(Error::invalid(
       format_text("it came with {} descriptors instead of one", message.fds.size())));
+}
+
+/// A descriptor is shared with the front-end, which must not make us wait.
+inline Result<void> make_nonblocking(const Fd& fd) {
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags >= 0 && ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) == 0) return {};
+  return fail(Error::from_errno("making it non-blocking", "its descriptor"));
 }
 
 }  // namespace crosvm::vhost_user_session

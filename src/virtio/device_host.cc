@@ -25,6 +25,7 @@ struct RingSettings {
   Fd call;
   bool enabled = false;
   std::shared_ptr<InflightLog> inflight;
+  std::optional<GuestAddress> device_area_log;
 
   bool complete() const { return size != 0 && addresses && kick && enabled; }
 };
@@ -55,7 +56,10 @@ struct DeviceHost::State {
   std::optional<uint64_t> features;
   const GuestMemory* wanted_memory = nullptr;
   const GuestMemory* memory = nullptr;
+  std::shared_ptr<DirtyLog> wanted_dirty;
+  std::shared_ptr<DirtyLog> dirty;
   std::vector<std::function<void()>> former_unused;
+  std::vector<std::function<void()>> settled;
   std::vector<std::function<void()>> reset_done;  // not empty: a reset is under way
 
   bool broken = false;       // needs a reset
@@ -78,6 +82,7 @@ struct DeviceHost::State {
 
   void update();
   void step();
+  void start_what_can();
   bool must_all_stop() const;
   bool all_stopped() const;
   void apply();
@@ -122,7 +127,8 @@ void DeviceHost::State::update() {
 }
 
 bool DeviceHost::State::must_all_stop() const {
-  return !reset_done.empty() || wanted_features != features || wanted_memory != memory;
+  return !reset_done.empty() || wanted_features != features || wanted_memory != memory ||
+         wanted_dirty != dirty;
 }
 
 bool DeviceHost::State::all_stopped() const {
@@ -141,6 +147,14 @@ void DeviceHost::State::step() {
     if (!all_stopped()) return;  // the last one to stop comes here again
     apply();
   }
+  start_what_can();
+  const bool stopping = std::ranges::any_of(
+      rings, [](const RingState& ring) { return ring.phase == Phase::kStopping; });
+  if (stopping || must_all_stop() || update_again) return;
+  for (auto& done : std::exchange(settled, {})) done();
+}
+
+void DeviceHost::State::start_what_can() {
   for (uint16_t index = 0; index < rings.size(); ++index) {
     const RingState& ring = rings[index];
     if (broken || !features || !memory || must_all_stop()) return;
@@ -155,6 +169,7 @@ void DeviceHost::State::apply() {
     memory = wanted_memory;
     for (auto& unused : std::exchange(former_unused, {})) unused();
   }
+  dirty = wanted_dirty;
   if (wanted_features != features) {
     features = wanted_features;
     if (features) device->set_features(*features);
@@ -179,7 +194,9 @@ Result<void> DeviceHost::State::start(uint16_t index) {
                        // Copies: the queue takes its own along when it stops.
                        .kick = TRY(settings.kick.duplicate()),
                        .call = {},
-                       .inflight = settings.inflight};
+                       .inflight = settings.inflight,
+                       .dirty = dirty,
+                       .device_area_log = settings.device_area_log};
   if (settings.call) setup.call = TRY(settings.call.duplicate());
   Virtqueue queue = TRY(Virtqueue::create(*memory, std::move(setup)));
   ring.changed = false;
@@ -293,6 +310,22 @@ void DeviceHost::set_vring_enable(uint16_t index, bool enable) {
 void DeviceHost::set_vring_inflight(uint16_t index, std::shared_ptr<InflightLog> log) {
   state_->set(index, "log of requests in flight", &RingSettings::inflight, std::move(log));
 }
+
+void DeviceHost::set_dirty_log(std::shared_ptr<DirtyLog> log) {
+  state_->wanted_dirty = std::move(log);
+  state_->update();
+}
+
+void DeviceHost::set_vring_log(uint16_t index, std::optional<GuestAddress> device_area) {
+  state_->set(index, "log of dirty pages", &RingSettings::device_area_log, device_area);
+}
+
+void DeviceHost::when_settled(std::function<void()> done) {
+  state_->settled.push_back(std::move(done));
+  state_->update();
+}
+
+bool DeviceHost::stopped() const { return state_->all_stopped(); }
 
 void DeviceHost::get_vring_base(uint16_t index, std::function<void(RingPosition)> done) {
   RingState* ring = state_->find(index, "stopping");

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,6 +52,15 @@ class DeviceHost : private DeviceEvents {
   void set_vring_enable(uint16_t index, bool enable);
   /// Where the ring's requests in flight are remembered; null: nowhere.
   void set_vring_inflight(uint16_t index, std::shared_ptr<InflightLog> log);
+  /// Where the device notes the pages that it writes to; null: nowhere. `reset` does not change it.
+  void set_dirty_log(std::shared_ptr<DirtyLog> log);
+  /// Where in that the ring's device area has its place; none: what is written to the ring is not
+  /// noted.
+  void set_vring_log(uint16_t index, std::optional<GuestAddress> device_area);
+  /// Calls `done`, perhaps at once, when no ring runs any more as it did before the changes so far.
+  void when_settled(std::function<void()> done);
+  /// No ring runs.
+  bool stopped() const;
   void get_vring_base(uint16_t index, std::function<void(RingPosition)> done);
   void reset(std::function<void()> done);
   void set_config(size_t offset, std::span<const std::byte> data);

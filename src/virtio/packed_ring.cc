@@ -44,8 +44,10 @@ PackedRing::PackedRing(const GuestMemory& memory, const RingAreas& areas, uint16
       used_(start.used),
       ids_out_(UINT16_MAX + 1),
       log_(std::move(start.log)),
-      replay_(std::move(start.replay)) {
+      replay_(std::move(start.replay)),
+      dirty_(std::move(start.dirty)) {
   areas_.device.store_relaxed<uint32_t>(0, event_word(0, VRING_PACKED_EVENT_FLAG_ENABLE));
+  dirty_.mark_device_area(0, kEventBytes);
 }
 
 RingPosition PackedRing::advanced(RingPosition position, uint16_t descriptors, uint16_t size) {
@@ -63,6 +65,7 @@ void PackedRing::ask_for_kick() const {
   const uint16_t wrap = avail_.wrap_counter ? kWrap : 0;
   areas_.device.store_relaxed<uint32_t>(
       0, event_word(avail_.index | wrap, VRING_PACKED_EVENT_FLAG_DESC));
+  dirty_.mark_device_area(0, kEventBytes);
   // Either the driver sees what we ask for, or we see what it added (§2.8.21.3).
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
@@ -199,6 +202,7 @@ void PackedRing::push_used(const DescriptorChain& chain, uint32_t written) {
   used_ = advanced(used_, chain.descriptors_, size_);
   if (log_) log_->begin_used(chain.slot_, used_);
   areas_.descriptor.store_release<uint16_t>(at + kFlags, wrap | write);
+  dirty_.mark_descriptors(at, sizeof(RingDescriptor));
   if (log_) log_->finish_used(chain.slot_);
   unsignalled_ += chain.descriptors_;
 }

@@ -53,6 +53,7 @@ class PackedRing : public Ring {
   std::shared_ptr<InflightLog> log_;  // or null
   std::vector<InflightLog::Request> replay_;
   size_t replayed_ = 0;
+  RingDirtyLog dirty_;
   std::vector<RingDescriptor> elements_;  // of the chain at hand, for the log
 };
 

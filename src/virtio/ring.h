@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "memory/guest_memory.h"
 #include "virtio/descriptor_chain.h"
+#include "virtio/dirty_log.h"
 #include "virtio/inflight_log.h"
 #include "virtio/ring_abi.h"
 #include "virtio/ring_position.h"
@@ -30,6 +31,7 @@ struct RingStart {
   RingPosition used;
   std::vector<InflightLog::Request> replay;
   std::shared_ptr<InflightLog> log;
+  RingDirtyLog dirty;
 };
 
 /// Whether the driver wants to know: `event` lies in the last `count` of the elements before `end`

@@ -45,7 +45,8 @@ SplitRing::SplitRing(const GuestMemory& memory, const RingAreas& areas, uint16_t
       used_idx_(start.used.index),
       heads_out_(size),
       log_(std::move(start.log)),
-      replay_(std::move(start.replay)) {}
+      replay_(std::move(start.replay)),
+      dirty_(std::move(start.dirty)) {}
 
 Result<uint16_t> SplitRing::read_avail_idx() const {
   const uint16_t idx = areas_.driver.load_acquire<uint16_t>(kIdx);
@@ -60,7 +61,9 @@ Result<bool> SplitRing::look_for_more() {
   avail_idx_ = TRY(read_avail_idx());
   if (avail_idx_ != next_avail_) return true;
   if (!event_idx_) return false;
-  areas_.device.store_relaxed<uint16_t>(kElements + 8ull * size_, next_avail_);
+  const size_t avail_event = kElements + 8ull * size_;
+  areas_.device.store_relaxed<uint16_t>(avail_event, next_avail_);
+  dirty_.mark_device_area(avail_event, sizeof(uint16_t));
   // Either the driver sees what we ask for, or we see what it added (§2.7.10).
   std::atomic_thread_fence(std::memory_order_seq_cst);
   avail_idx_ = TRY(read_avail_idx());
@@ -178,6 +181,8 @@ void SplitRing::push_used(const DescriptorChain& chain, uint32_t written) {
   ++used_idx_;
   if (log_) log_->begin_used(chain.slot_, {.index = used_idx_});
   areas_.device.store_release<uint16_t>(kIdx, used_idx_);
+  dirty_.mark_device_area(at, 8);
+  dirty_.mark_device_area(kIdx, sizeof(uint16_t));
   if (log_) log_->finish_used(chain.slot_);
   ++unsignalled_;
 }

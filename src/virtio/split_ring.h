@@ -53,6 +53,7 @@ class SplitRing : public Ring {
   std::shared_ptr<InflightLog> log_;  // or null
   std::vector<InflightLog::Request> replay_;
   size_t replayed_ = 0;
+  RingDirtyLog dirty_;
 };
 
 }  // namespace crosvm

@@ -32,9 +32,28 @@ Result<GuestSlice> open_part(const GuestMemory& memory, const Part& part) {
   return with_context(memory.slice(part.address, part.bytes), format_text("the {}", part.name));
 }
 
+/// Where the ring notes its writes; `bytes` are those of the device area. Errors: the log is too
+/// small, also for the buffers that may come.
+Result<RingDirtyLog> dirty_log_of(const GuestMemory& memory, const VirtqueueSetup& setup,
+                                  uint64_t bytes) {
+  if (!setup.dirty) return RingDirtyLog();
+  const auto too_small = [&](const char* what, GuestAddress at) {
+    return fail(
+        Error::invalid(format_text("the log of dirty pages of {} bytes is too small for {}"
+                                   " at {:#x}",
+                                   setup.dirty->size(), what, at.value)));
+  };
+  if (!setup.dirty->covers({}, memory.end().value)) return too_small("RAM that ends", memory.end());
+  if (!setup.device_area_log) return RingDirtyLog();
+  if (!setup.dirty->covers(*setup.device_area_log, bytes)) {
+    return too_small("the device area", *setup.device_area_log);
+  }
+  return RingDirtyLog{setup.dirty, setup.addresses.descriptor_area, *setup.device_area_log};
+}
+
 /// Where the ring starts, with what an earlier process left in flight.
 Result<RingStart> start_of(const VirtqueueSetup& setup, const RingAreas& areas, bool packed) {
-  if (!setup.inflight) return RingStart{setup.position, setup.position, {}, nullptr};
+  if (!setup.inflight) return RingStart{setup.position, setup.position, {}, nullptr, {}};
   const InflightLog::Ring ring{
       .packed = packed,
       .size = setup.size,
@@ -42,7 +61,7 @@ Result<RingStart> start_of(const VirtqueueSetup& setup, const RingAreas& areas, 
       .used_idx = packed ? uint16_t{0} : areas.device.load_acquire<uint16_t>(SplitRing::kUsedIdx),
       .descriptor_area = areas.descriptor};
   auto standing = TRY(with_context(setup.inflight->open(ring), "its log of requests in flight"));
-  RingStart start{standing.used, standing.used, std::move(standing.requests), setup.inflight};
+  RingStart start{standing.used, standing.used, std::move(standing.requests), setup.inflight, {}};
   for (const InflightLog::Request& request : start.replay) {
     if (packed) {
       const auto elements = static_cast<uint16_t>(request.elements.size());
@@ -67,8 +86,9 @@ Result<std::unique_ptr<Ring>> make_split(const GuestMemory& memory, const Virtqu
           TRY(open_part(memory, {"avail ring", at.driver_area, SplitRing::driver_bytes(size), 2})),
       .device =
           TRY(open_part(memory, {"used ring", at.device_area, SplitRing::device_bytes(size), 4}))};
-  return std::make_unique<SplitRing>(memory, areas, size, setup.features,
-                                     TRY(start_of(setup, areas, false)));
+  RingStart start = TRY(start_of(setup, areas, false));
+  start.dirty = TRY(dirty_log_of(memory, setup, SplitRing::device_bytes(size)));
+  return std::make_unique<SplitRing>(memory, areas, size, setup.features, std::move(start));
 }
 
 Result<std::unique_ptr<Ring>> make_packed(const GuestMemory& memory, const VirtqueueSetup& setup) {
@@ -85,8 +105,9 @@ Result<std::unique_ptr<Ring>> make_packed(const GuestMemory& memory, const Virtq
           memory, {"driver event suppression", at.driver_area, PackedRing::kEventBytes, 4})),
       .device = TRY(open_part(
           memory, {"device event suppression", at.device_area, PackedRing::kEventBytes, 4}))};
-  return std::make_unique<PackedRing>(memory, areas, size, setup.features,
-                                      TRY(start_of(setup, areas, true)));
+  RingStart start = TRY(start_of(setup, areas, true));
+  start.dirty = TRY(dirty_log_of(memory, setup, PackedRing::kEventBytes));
+  return std::make_unique<PackedRing>(memory, areas, size, setup.features, std::move(start));
 }
 
 Result<std::unique_ptr<Ring>> make_ring(const GuestMemory& memory, const VirtqueueSetup& setup) {
@@ -110,6 +131,8 @@ struct Listening {
 
 struct Virtqueue::State {
   std::unique_ptr<Ring> ring;
+  const GuestMemory* memory = nullptr;
+  std::shared_ptr<DirtyLog> dirty;  // or null
   uint16_t index = 0;
   uint16_t size = 0;
   Fd kick;
@@ -126,6 +149,7 @@ struct Virtqueue::State {
     return std::move(error).context(format_text("queue {}", index));
   }
   Result<bool> take(DescriptorChain& chain);
+  void mark_dirty(const DescriptorChain& chain) const;
   void keep(std::vector<GuestSlice> slices);
   void give_up(const std::shared_ptr<Listening>& mine, Error error);
   void stop_listening();
@@ -136,6 +160,8 @@ struct Virtqueue::State {
 Result<Virtqueue> Virtqueue::create(const GuestMemory& memory, VirtqueueSetup setup) {
   auto state = std::make_unique<State>();
   state->ring = TRY(with_context(make_ring(memory, setup), format_text("queue {}", setup.index)));
+  state->memory = &memory;
+  state->dirty = std::move(setup.dirty);
   state->index = setup.index;
   state->size = setup.size;
   state->kick = std::move(setup.kick);
@@ -197,14 +223,24 @@ void Virtqueue::undo_pop(DescriptorChain chain) {
   state_->keep(std::move(chain.slices_));
 }
 
+void Virtqueue::State::mark_dirty(const DescriptorChain& chain) const {
+  // All of it: a device may have written behind what it says, such as the part of a read that
+  // failed. A page too many is copied in vain, one too few is lost.
+  for (const GuestSlice& slice : chain.device_writable().slices()) {
+    if (slice.size() > 0) dirty->mark(memory->address_of(slice), slice.size());
+  }
+}
+
 void Virtqueue::push_used(DescriptorChain chain, uint32_t written) {
   CHECK(written <= chain.writable_bytes_);
+  if (state_->dirty) state_->mark_dirty(chain);
   state_->ring->push_used(chain, written);
   --state_->in_flight;
   state_->keep(std::move(chain.slices_));
 }
 
 bool Virtqueue::signal_used_if_needed() {
+  if (state_->dirty) state_->dirty->tell();
   if (!state_->ring->interrupt_due()) return false;
   if (state_->call) signal_eventfd(state_->call);
   return true;

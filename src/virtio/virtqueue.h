@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "memory/guest_memory.h"
 #include "virtio/descriptor_chain.h"
+#include "virtio/dirty_log.h"
 #include "virtio/inflight_log.h"
 #include "virtio/ring_position.h"
 
@@ -36,6 +37,11 @@ struct VirtqueueSetup {
   /// Requests in flight are remembered in it; what it remembers of an earlier process comes first,
   /// and it knows better than `position`. May be null.
   std::shared_ptr<InflightLog> inflight = {};
+  /// The buffers that come back are noted in it, whatever was written to them. May be null.
+  std::shared_ptr<DirtyLog> dirty = {};
+  /// With `dirty`: where the writes to the device area are noted, and those to a packed ring's
+  /// descriptors at their own address; none: neither is.
+  std::optional<GuestAddress> device_area_log = {};
 };
 
 /// The device's side of one virtqueue, split or packed. Belongs to one event loop's thread.
@@ -45,8 +51,9 @@ struct VirtqueueSetup {
 /// per call is bounded by the ring's size.
 class Virtqueue {
  public:
-  /// Checks size, alignment (§2.7, §2.8.10.1) and that all parts lie in guest RAM. `memory` must
-  /// outlive the queue. Errors: invalid_argument or bad_address naming the queue and the part.
+  /// Checks size, alignment (§2.7, §2.8.10.1), that all parts lie in guest RAM, and that the log of
+  /// dirty pages reaches as far. `memory` must outlive the queue. Errors: invalid_argument or
+  /// bad_address naming the queue and the part.
   static Result<Virtqueue> create(const GuestMemory& memory, VirtqueueSetup setup);
   Virtqueue(Virtqueue&&) noexcept;
   Virtqueue& operator=(Virtqueue&&) noexcept;
