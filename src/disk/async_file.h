@@ -17,8 +17,9 @@ namespace crosvm {
 /// Told when an operation of an AsyncFile has ended.
 class FileDone {
  public:
-  /// `result`: bytes transferred, perhaps fewer than asked for, 0 for other operations, or minus an
-  /// errno. May queue further operations; they are submitted without another call.
+  /// `result`: bytes transferred, perhaps fewer than asked for; the offset that kSeek found; 0 for
+  /// other operations; or minus an errno. May queue further operations; they are submitted without
+  /// another call.
   virtual void file_done(int64_t result) = 0;
 
  protected:
@@ -34,12 +35,14 @@ struct FileOperation {
     kSync,           ///< fdatasync
     kAllocate,       ///< fallocate with the mode `flags`
     kDiscardBlocks,  ///< BLKDISCARD, of a block device
+    kTruncate,       ///< ftruncate to `length`
+    kSeek,  ///< lseek from `offset`, `flags` is SEEK_DATA or SEEK_HOLE: the result is an offset
   };
   Kind kind;
   std::span<const iovec> buffers = {};  ///< at most IOV_MAX
   uint64_t offset = 0;                  ///< bytes
-  uint64_t length = 0;                  ///< bytes, of kAllocate and kDiscardBlocks
-  int flags = 0;                        ///< RWF_* or FALLOC_FL_*
+  uint64_t length = 0;                  ///< bytes, of kAllocate, kDiscardBlocks, kTruncate
+  int flags = 0;                        ///< RWF_*, FALLOC_FL_* or SEEK_*
   FileDone* done = nullptr;
 };
 
@@ -66,8 +69,26 @@ class AsyncFile {
   std::function<void()> batch_told_;
 };
 
-/// The file behind an io_uring, or, without one, behind a few threads. `loop` and `file` outlive
-/// it. Errors: the errno of watching for completions.
+class UringQueue;
+
+/// Opens the files of one disk: all behind one io_uring, or, without one, each behind a few
+/// threads.
+class AsyncFiles {
+ public:
+  /// `loop` outlives what it makes. Errors: the errno of watching for completions.
+  static Result<AsyncFiles> create(EventLoop& loop, std::optional<IoUring> ring);
+
+  /// `file` outlives what is made of it. The files go together: what one has in hand is dropped
+  /// when another goes. Errors: those of eventfd, epoll_ctl and of starting a thread.
+  Result<std::unique_ptr<AsyncFile>> make(const Fd& file);
+
+ private:
+  explicit AsyncFiles(EventLoop& loop) : loop_(&loop) {}
+  EventLoop* loop_;
+  std::shared_ptr<UringQueue> ring_;  // or none
+};
+
+/// The only file of a disk.
 Result<std::unique_ptr<AsyncFile>> make_async_file(EventLoop& loop, const Fd& file,
                                                    std::optional<IoUring> ring);
 

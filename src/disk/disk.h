@@ -17,6 +17,13 @@ class DiskRequest {
     kFlush,        ///< all writes that have ended are on stable storage afterwards
     kDiscard,      ///< a hint: the contents are not needed any more
     kWriteZeroes,  ///< zeroes are read afterwards
+    kExtent,       ///< finds out about the bytes from `offset` on: see `extent`
+  };
+  /// What a run of bytes is, as far as that is known without reading it.
+  struct Extent {
+    uint64_t length = 0;     ///< bytes from `offset` on, at most the request's length; not 0
+    bool is_zero = false;    ///< all read as zeroes
+    bool is_present = true;  ///< of a format with a backing file: the bytes are not that file's
   };
 
   /// On the disk's loop. `error`: 0, or an errno. May start further requests; they are submitted
@@ -28,6 +35,7 @@ class DiskRequest {
   uint64_t offset = 0;     ///< bytes
   uint64_t length = 0;     ///< bytes; of a read or write the sizes of `buffers` together
   std::vector<GuestSlice> buffers;
+  Extent extent;  ///< the answer to kExtent
 
  protected:
   ~DiskRequest() = default;
@@ -59,6 +67,11 @@ class Disk {
   virtual void submit() = 0;
   /// `told` is called after a batch of requests has ended and each has been told of.
   virtual void on_batch(std::function<void()> told) = 0;
+
+  /// Makes the disk `bytes` long; what is new reads as zeroes, what is cut off is lost. No request
+  /// is on its way meanwhile. `done` is called with 0 or an errno, perhaps before this returns;
+  /// ENOTSUP where the format cannot.
+  virtual void resize(uint64_t bytes, std::function<void(int error)> done);
 };
 
 }  // namespace crosvm

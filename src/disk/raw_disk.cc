@@ -1,6 +1,8 @@
 #include "disk/raw_disk.h"
 
 #include <cerrno>
+#include <cstdint>
+#include <utility>
 
 #include "base/format.h"
 #include "disk/raw_operation.h"
@@ -13,6 +15,7 @@ RawDisk::RawDisk(std::unique_ptr<AsyncFile> file, const RawImageFacts& facts,
                  const RawDiskOptions& options)
     : facts_(facts),
       options_(options),
+      size_(facts.size),
       uncached_reads_(options.dontcache),
       uncached_writes_(options.dontcache),
       file_(std::move(file)) {
@@ -59,8 +62,9 @@ RawDisk::Operation& RawDisk::take_operation(DiskRequest& request) {
 /// The errno of a request that cannot be, or 0.
 int RawDisk::refusal(const DiskRequest& request) const {
   if (request.kind == Kind::kFlush) return 0;
-  if (request.offset > facts_.size || request.length > facts_.size - request.offset) return EINVAL;
-  return request.kind != Kind::kRead && options_.read_only ? EROFS : 0;
+  if (request.offset > size_ || request.length > size_ - request.offset) return EINVAL;
+  const bool changes = request.kind != Kind::kRead && request.kind != Kind::kExtent;
+  return changes && options_.read_only ? EROFS : 0;
 }
 
 void RawDisk::start(DiskRequest& request) {
@@ -68,7 +72,9 @@ void RawDisk::start(DiskRequest& request) {
   operation.counted = operation.alone = false;
   if (int error = refusal(request)) return end_soon(operation, error);
   if (request.kind != Kind::kFlush && request.length == 0) return end_soon(operation, 0);
-  if (facts_.alignment.offset == 1 || request.kind == Kind::kRead || request.kind == Kind::kFlush) {
+  const bool changes =
+      request.kind != Kind::kRead && request.kind != Kind::kFlush && request.kind != Kind::kExtent;
+  if (facts_.alignment.offset == 1 || !changes) {
     return operation.begin();
   }
   if (may_begin_write(wants_to_be_alone(request))) return begin(operation);
@@ -133,6 +139,47 @@ void RawDisk::submit() {
   }
   file_->submit();
   if (told && batch_told_) batch_told_();
+}
+
+// ---- size
+
+/// ftruncate, then, for space that is to be there, fallocate.
+class RawDisk::Resize final : public FileDone {
+ public:
+  Resize(RawDisk& disk, uint64_t bytes, std::function<void(int)> done)
+      : disk_(disk), bytes_(bytes), done_(std::move(done)) {}
+
+  void begin() {
+    disk_.file_->queue({.kind = FileOperation::Kind::kTruncate, .length = bytes_, .done = this});
+  }
+
+  void file_done(int64_t result) override {
+    if (result < 0) return end(static_cast<int>(-result));
+    const uint64_t former = std::exchange(disk_.size_, bytes_);
+    if (disk_.options_.sparse || bytes_ <= former || std::exchange(allocating_, true))
+      return end(0);
+    disk_.file_->queue({.kind = FileOperation::Kind::kAllocate,
+                        .offset = former,
+                        .length = bytes_ - former,
+                        .done = this});
+  }
+
+ private:
+  void end(int error) { std::exchange(done_, nullptr)(error); }
+
+  RawDisk& disk_;
+  const uint64_t bytes_;
+  bool allocating_ = false;
+  std::function<void(int)> done_;
+};
+
+void RawDisk::resize(uint64_t bytes, std::function<void(int error)> done) {
+  if (options_.read_only) return done(EROFS);
+  if (facts_.is_block_device) return done(bytes == size_ ? 0 : ENOTSUP);
+  if (bytes % facts_.alignment.offset != 0 || bytes > INT64_MAX) return done(EINVAL);
+  resize_ = std::make_unique<Resize>(*this, bytes, std::move(done));
+  resize_->begin();
+  file_->submit();
 }
 
 }  // namespace crosvm

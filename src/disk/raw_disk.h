@@ -30,14 +30,18 @@ class RawDisk : public Disk {
                                                  const std::string& object);
   ~RawDisk() override;
 
-  uint64_t size() const override { return facts_.size; }
+  uint64_t size() const override { return size_; }
   DiskTopology topology() const override { return facts_.topology; }
   void start(DiskRequest& request) override;
   void submit() override;
   void on_batch(std::function<void()> told) override;
+  /// Of a regular file; requests on their way within both sizes are not disturbed. Without `sparse`
+  /// the host's space for what is new is allocated.
+  void resize(uint64_t bytes, std::function<void(int error)> done) override;
 
  private:
   class Operation;
+  class Resize;
 
   RawDisk(std::unique_ptr<AsyncFile> file, const RawImageFacts& facts,
           const RawDiskOptions& options);
@@ -62,6 +66,8 @@ class RawDisk : public Disk {
 
   const RawImageFacts facts_;
   const RawDiskOptions options_;
+  uint64_t size_;
+  std::unique_ptr<Resize> resize_;  // the last one
   // What the file system turned out not to do.
   bool punches_holes_ = true;
   bool zeroes_ranges_ = true;

@@ -361,6 +361,87 @@ TEST_P(DirectRawDiskTest, ManyUnalignedRequestsShareAFewBuffers) {
   for (const auto& request : requests) EXPECT_EQ(request->result, 0);
 }
 
+TEST_P(RawDiskTest, TellsHolesFromData) {
+  constexpr uint64_t kData = 1 << 20;
+  file_.write(kData, std::string(64 << 10, 'x'));
+  Request before(Kind::kExtent, 4096, kDiskBytes - 4096);
+  ASSERT_EQ(run(before), 0);
+  EXPECT_TRUE(before.extent.is_zero);
+  EXPECT_EQ(before.extent.length, kData - 4096);
+  Request data(Kind::kExtent, kData + 512, kDiskBytes - kData - 512);
+  ASSERT_EQ(run(data), 0);
+  EXPECT_FALSE(data.extent.is_zero);
+  EXPECT_EQ(data.extent.length, (64u << 10) - 512);
+  Request after(Kind::kExtent, 2 * kData, 100);
+  ASSERT_EQ(run(after), 0);
+  EXPECT_TRUE(after.extent.is_zero);
+  EXPECT_EQ(after.extent.length, 100u);
+}
+
+TEST_P(RawDiskTest, GrowsAndShrinks) {
+  std::optional<int> result;
+  auto resize = [&](uint64_t bytes) {
+    result.reset();
+    disk_->resize(bytes, [&](int error) { result = error; });
+    while (!result) EXPECT_TRUE(loop_->run_once(std::chrono::seconds(10)));
+    return *result;
+  };
+  EXPECT_EQ(write(kDiskBytes, "beyond"), EINVAL);
+  ASSERT_EQ(resize(2 * kDiskBytes), 0);
+  EXPECT_EQ(disk_->size(), 2 * kDiskBytes);
+  ASSERT_EQ(write(kDiskBytes, "beyond"), 0);
+  EXPECT_EQ(file_.read(kDiskBytes, 7), std::string("beyond\0", 7));
+  ASSERT_EQ(resize(4096), 0);
+  EXPECT_EQ(write(4096, "x"), EINVAL);
+  faults_.add({.kind = FileKind::kTruncate, .error = ENOSPC});
+  EXPECT_EQ(resize(kDiskBytes), ENOSPC);
+  EXPECT_EQ(disk_->size(), 4096u);
+  faults_.clear();
+  open({.sparse = false});
+  ASSERT_EQ(resize(1 << 20), 0);
+  EXPECT_GE(file_.host_sectors(), ((1u << 20) - 4096) / 512);
+  open({.read_only = true});
+  EXPECT_EQ(resize(kDiskBytes), EROFS);
+}
+
+TEST_P(RawDiskTest, ServesMemoryOfOurOwn) {
+  std::string text = "ours";
+  Request request(Kind::kWrite, 100, text.size());
+  request.buffers = {GuestSlice::over(std::as_writable_bytes(std::span(text)))};
+  ASSERT_EQ(run(request), 0);
+  EXPECT_EQ(file_.read(100, 4), "ours");
+}
+
+/// Two files on one io_uring: each operation goes to its own.
+TEST(AsyncFilesTest, FilesOfADiskShareARing) {
+  auto ring = IoUring::create(2);
+  if (!ring) GTEST_SKIP() << ring.error().what();
+  auto loop = std::move(*EventLoop::create());
+  TemporaryFile first(4096), second(4096);
+  auto files = std::move(*AsyncFiles::create(*loop, std::move(*ring)));
+  auto facts = *inspect_raw_image(first.fd(), "first");
+  auto disk = [&](const TemporaryFile& file) {
+    return std::move(*RawDisk::create(std::move(*files.make(file.fd())), facts, {}, "disk"));
+  };
+  auto one = disk(first), other = disk(second);
+  std::vector<std::unique_ptr<Request>> requests;
+  std::string text = "abcdefgh";
+  for (uint64_t i = 0; i < 8; ++i) {
+    for (RawDisk* each : {one.get(), other.get()}) {
+      auto& request = requests.emplace_back(std::make_unique<Request>(Kind::kWrite, i, 1));
+      auto byte = std::as_writable_bytes(std::span(text)).subspan(each == one.get() ? i : 7 - i, 1);
+      request->buffers = {GuestSlice::over(byte)};
+      each->start(*request);
+    }
+  }
+  one->submit();  // begins the other's too
+  auto pending = [](const auto& request) { return request->result < 0; };
+  while (std::ranges::any_of(requests, pending))
+    ASSERT_TRUE(loop->run_once(std::chrono::seconds(10)));
+  EXPECT_EQ(first.read(0, 8), "abcdefgh");
+  EXPECT_EQ(second.read(0, 8), "hgfedcba");
+}
+
 TEST(RawDiskCreateTest, RefusesADirectDiskWithATornLastBlock) {
   auto loop = std::move(*EventLoop::create());
   Fd image;

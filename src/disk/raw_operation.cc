@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -52,6 +53,8 @@ void RawDisk::Operation::begin() {
       return discard();
     case Kind::kWriteZeroes:
       return write_zeroes(request_->may_unmap && disk_.options_.sparse, true);
+    case Kind::kExtent:
+      return find_extent(SEEK_DATA);
   }
 }
 
@@ -227,6 +230,26 @@ void RawDisk::Operation::allocate_done(int64_t result) {
   write_zeroes(false, punched);
 }
 
+// What lies where -----------------------------------------------------------------------------
+
+void RawDisk::Operation::find_extent(int whence) {
+  queue({.kind = FileKind::kSeek, .offset = position_, .flags = whence},
+        whence == SEEK_DATA ? Step::kSeekData : Step::kSeekHole);
+}
+
+void RawDisk::Operation::extent_done(int64_t result) {
+  DiskRequest::Extent& extent = request_->extent;
+  extent = {.length = end_ - position_};
+  const bool looked_for_data = step_ == Step::kSeekData;
+  // What cannot be told apart counts as data; a hole reaches to the end of the file.
+  if (result < 0 && !(looked_for_data && result == -ENXIO)) return end(0);
+  const uint64_t found =
+      result < 0 ? end_ : std::min<uint64_t>(static_cast<uint64_t>(result), end_);
+  if (looked_for_data && found <= position_) return find_extent(SEEK_HOLE);
+  if (found > position_) extent = {.length = found - position_, .is_zero = looked_for_data};
+  end(0);
+}
+
 /// Makes the buffers of the next piece zeroes.
 void RawDisk::Operation::use_zeroes() {
   piece_end_ = std::min<uint64_t>(end_, position_ + kZeroVectors * kZeroBytes);
@@ -261,6 +284,9 @@ void RawDisk::Operation::file_done(int64_t result) {
       return discard_done(result);
     case Step::kSync:
       return end(result < 0 ? static_cast<int>(-result) : 0);
+    case Step::kSeekData:
+    case Step::kSeekHole:
+      return extent_done(result);
     default:
       break;
   }

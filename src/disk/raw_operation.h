@@ -37,9 +37,13 @@ class RawDisk::Operation final : public FileDone {
     kZeroRange,
     kDiscard,
     kSync,
+    kSeekData,
+    kSeekHole,
   };
 
   bool writes() const { return request_->kind != DiskRequest::Kind::kRead; }
+  void find_extent(int whence);
+  void extent_done(int64_t result);
   void queue(FileOperation operation, Step step);
   void transfer();
   bool is_aligned() const;

@@ -3,13 +3,12 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <system_error>
-
-#include "disk/uring_file.h"
 
 namespace crosvm {
 namespace {
@@ -38,6 +37,10 @@ int64_t perform(const Fd& file, const FileOperation& operation) {
       std::array<uint64_t, 2> range = {operation.offset, operation.length};
       return or_errno(::ioctl(file.get(), BLKDISCARD, range.data()));
     }
+    case Kind::kTruncate:
+      return or_errno(::ftruncate(file.get(), static_cast<off_t>(operation.length)));
+    case Kind::kSeek:
+      return or_errno(::lseek(file.get(), offset, operation.flags));
   }
   CHECK(false);
 }
@@ -157,12 +160,6 @@ void ThreadedFile::work() {
     ended_.push_back({operation.done, result});
     if (ended_.size() == 1) signal_eventfd(wake_);
   }
-}
-
-Result<std::unique_ptr<AsyncFile>> make_async_file(EventLoop& loop, const Fd& file,
-                                                   std::optional<IoUring> ring) {
-  if (ring) return TRY(UringFile::create(loop, file, *std::move(ring)));
-  return TRY(ThreadedFile::create(loop, file));
 }
 
 }  // namespace crosvm

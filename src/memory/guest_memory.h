@@ -34,6 +34,9 @@ concept SharedField =
 /// pointer into it leaves this class. Valid while its GuestMemory lives.
 class GuestSlice {
  public:
+  /// A window on memory of our own, for code that serves both; valid while that lives.
+  static GuestSlice over(std::span<std::byte> ours) { return {ours.data(), ours.size()}; }
+
   size_t size() const { return size_; }
 
   /// The part of `length` bytes at `offset`. Errors: result_out_of_range past the end.

@@ -20,6 +20,8 @@ std::string_view name_of(Kind kind) {
       return "flushing";
     case Kind::kDiscard:
       return "discarding";
+    case Kind::kExtent:
+      return "looking at";
     case Kind::kWriteZeroes:
       break;
   }
