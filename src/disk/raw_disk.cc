@@ -11,6 +11,36 @@ namespace crosvm {
 
 using Kind = DiskRequest::Kind;
 
+/// ftruncate, then, for space that is to be there, fallocate.
+class RawDisk::Resize final : public FileDone {
+ public:
+  Resize(RawDisk& disk, uint64_t bytes, std::function<void(int)> done)
+      : disk_(disk), bytes_(bytes), done_(std::move(done)) {}
+
+  void begin() {
+    disk_.file_->queue({.kind = FileOperation::Kind::kTruncate, .length = bytes_, .done = this});
+  }
+
+  void file_done(int64_t result) override {
+    if (result < 0) return end(static_cast<int>(-result));
+    const uint64_t former = std::exchange(disk_.size_, bytes_);
+    if (disk_.options_.sparse || bytes_ <= former || std::exchange(allocating_, true))
+      return end(0);
+    disk_.file_->queue({.kind = FileOperation::Kind::kAllocate,
+                        .offset = former,
+                        .length = bytes_ - former,
+                        .done = this});
+  }
+
+ private:
+  void end(int error) { std::exchange(done_, nullptr)(error); }
+
+  RawDisk& disk_;
+  const uint64_t bytes_;
+  bool allocating_ = false;
+  std::function<void(int)> done_;
+};
+
 RawDisk::RawDisk(std::unique_ptr<AsyncFile> file, const RawImageFacts& facts,
                  const RawDiskOptions& options)
     : facts_(facts),
@@ -142,36 +172,6 @@ void RawDisk::submit() {
 }
 
 // ---- size
-
-/// ftruncate, then, for space that is to be there, fallocate.
-class RawDisk::Resize final : public FileDone {
- public:
-  Resize(RawDisk& disk, uint64_t bytes, std::function<void(int)> done)
-      : disk_(disk), bytes_(bytes), done_(std::move(done)) {}
-
-  void begin() {
-    disk_.file_->queue({.kind = FileOperation::Kind::kTruncate, .length = bytes_, .done = this});
-  }
-
-  void file_done(int64_t result) override {
-    if (result < 0) return end(static_cast<int>(-result));
-    const uint64_t former = std::exchange(disk_.size_, bytes_);
-    if (disk_.options_.sparse || bytes_ <= former || std::exchange(allocating_, true))
-      return end(0);
-    disk_.file_->queue({.kind = FileOperation::Kind::kAllocate,
-                        .offset = former,
-                        .length = bytes_ - former,
-                        .done = this});
-  }
-
- private:
-  void end(int error) { std::exchange(done_, nullptr)(error); }
-
-  RawDisk& disk_;
-  const uint64_t bytes_;
-  bool allocating_ = false;
-  std::function<void(int)> done_;
-};
 
 void RawDisk::resize(uint64_t bytes, std::function<void(int error)> done) {
   if (options_.read_only) return done(EROFS);
