@@ -71,6 +71,9 @@ class AsyncFile {
 
 class UringQueue;
 
+/// A descriptor that outlives what it is given to.
+inline std::shared_ptr<const Fd> borrowed(const Fd& fd) { return {std::shared_ptr<void>(), &fd}; }
+
 /// Opens the files of one disk: all behind one io_uring, or, without one, each behind a few
 /// threads.
 class AsyncFiles {
@@ -78,9 +81,9 @@ class AsyncFiles {
   /// `loop` outlives what it makes. Errors: the errno of watching for completions.
   static Result<AsyncFiles> create(EventLoop& loop, std::optional<IoUring> ring);
 
-  /// `file` outlives what is made of it. The files go together: what one has in hand is dropped
+  /// The files go together: what one has in hand is dropped
   /// when another goes. Errors: those of eventfd, epoll_ctl and of starting a thread.
-  Result<std::unique_ptr<AsyncFile>> make(const Fd& file);
+  Result<std::unique_ptr<AsyncFile>> make(std::shared_ptr<const Fd> file);
 
  private:
   explicit AsyncFiles(EventLoop& loop) : loop_(&loop) {}
@@ -89,7 +92,7 @@ class AsyncFiles {
 };
 
 /// The only file of a disk.
-Result<std::unique_ptr<AsyncFile>> make_async_file(EventLoop& loop, const Fd& file,
+Result<std::unique_ptr<AsyncFile>> make_async_file(EventLoop& loop, std::shared_ptr<const Fd> file,
                                                    std::optional<IoUring> ring);
 
 }  // namespace crosvm

@@ -65,7 +65,7 @@ class RawDiskTest : public ::testing::TestWithParam<Executor> {
       auto made = IoUring::create(8);  // small, so that it is full at times
       if (made) ring = std::move(*made);
     }
-    return std::move(*make_async_file(*loop_, image_, std::move(ring)));
+    return std::move(*make_async_file(*loop_, borrowed(image_), std::move(ring)));
   }
   void wait_all(std::span<const std::unique_ptr<Request>> requests) {
     auto pending = [](const auto& request) { return request->result < 0; };
@@ -421,7 +421,8 @@ TEST(AsyncFilesTest, FilesOfADiskShareARing) {
   auto files = std::move(*AsyncFiles::create(*loop, std::move(*ring)));
   auto facts = *inspect_raw_image(first.fd(), "first");
   auto disk = [&](const TemporaryFile& file) {
-    return std::move(*RawDisk::create(std::move(*files.make(file.fd())), facts, {}, "disk"));
+    return std::move(
+        *RawDisk::create(std::move(*files.make(borrowed(file.fd()))), facts, {}, "disk"));
   };
   auto one = disk(first), other = disk(second);
   std::vector<std::unique_ptr<Request>> requests;
@@ -446,7 +447,7 @@ TEST(RawDiskCreateTest, RefusesADirectDiskWithATornLastBlock) {
   auto loop = std::move(*EventLoop::create());
   Fd image;
   RawImageFacts facts{.size = 4096 + 512, .alignment = {.memory = 512, .offset = 4096}};
-  auto file = [&] { return std::move(*make_async_file(*loop, image, std::nullopt)); };
+  auto file = [&] { return std::move(*make_async_file(*loop, borrowed(image), std::nullopt)); };
   auto disk = RawDisk::create(file(), facts, {}, "d.img");
   ASSERT_FALSE(disk);
   EXPECT_THAT(disk.error().what(), HasSubstr("d.img: its size of 4608 bytes"));

@@ -47,15 +47,16 @@ int64_t perform(const Fd& file, const FileOperation& operation) {
 
 }  // namespace
 
-ThreadedFile::ThreadedFile(EventLoop& loop, const Fd& file, Fd wake)
-    : loop_(loop), file_(file), wake_(std::move(wake)) {
+ThreadedFile::ThreadedFile(EventLoop& loop, std::shared_ptr<const Fd> file, Fd wake)
+    : loop_(loop), file_(std::move(file)), wake_(std::move(wake)) {
   // A direct read that may not wait for pages waits for the device nonetheless.
-  int flags = ::fcntl(file.get(), F_GETFL);
+  int flags = ::fcntl(file_->get(), F_GETFL);
   cached_reads_ = flags >= 0 && (flags & O_DIRECT) == 0;
 }
 
-Result<std::unique_ptr<ThreadedFile>> ThreadedFile::create(EventLoop& loop, const Fd& file) {
-  std::unique_ptr<ThreadedFile> made(new ThreadedFile(loop, file, TRY(make_eventfd())));
+Result<std::unique_ptr<ThreadedFile>> ThreadedFile::create(EventLoop& loop,
+                                                           std::shared_ptr<const Fd> file) {
+  std::unique_ptr<ThreadedFile> made(new ThreadedFile(loop, std::move(file), TRY(make_eventfd())));
   made->watch_ = TRY(loop.watch(made->wake_, EPOLLIN, [self = made.get()](uint32_t) {
     drain_eventfd(self->wake_);
     self->tell_ended();
@@ -80,7 +81,7 @@ void ThreadedFile::queue(const FileOperation& operation) { queued_.push_back(ope
 bool ThreadedFile::read_cached(const FileOperation& operation) {
   if (operation.kind != Kind::kRead || !cached_reads_) return false;
   ssize_t result =
-      ::preadv2(file_.get(), operation.buffers.data(), static_cast<int>(operation.buffers.size()),
+      ::preadv2(file_->get(), operation.buffers.data(), static_cast<int>(operation.buffers.size()),
                 static_cast<off_t>(operation.offset), operation.flags | RWF_NOWAIT);
   if (result < 0) {
     // Anything but "not cached" is left to the call that may wait, which finds it again.
@@ -155,7 +156,7 @@ void ThreadedFile::work() {
     FileOperation operation = todo_.front();
     todo_.pop_front();
     lock.unlock();
-    int64_t result = perform(file_, operation);
+    int64_t result = perform(*file_, operation);
     lock.lock();
     ended_.push_back({operation.done, result});
     if (ended_.size() == 1) signal_eventfd(wake_);

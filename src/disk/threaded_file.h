@@ -19,7 +19,8 @@ class ThreadedFile : public AsyncFile {
 
   /// Starts one thread, and more when there is work for them. Errors: those of eventfd, epoll_ctl
   /// and of starting a thread.
-  static Result<std::unique_ptr<ThreadedFile>> create(EventLoop& loop, const Fd& file);
+  static Result<std::unique_ptr<ThreadedFile>> create(EventLoop& loop,
+                                                      std::shared_ptr<const Fd> file);
   ~ThreadedFile() override;
 
   void queue(const FileOperation& operation) override;
@@ -30,7 +31,7 @@ class ThreadedFile : public AsyncFile {
     FileDone* done;
     int64_t result;
   };
-  ThreadedFile(EventLoop& loop, const Fd& file, Fd wake);
+  ThreadedFile(EventLoop& loop, std::shared_ptr<const Fd> file, Fd wake);
   bool read_cached(const FileOperation& operation);
   void give_to_threads(const std::vector<FileOperation>& operations);
   Result<void> start_threads(size_t wanted);
@@ -38,7 +39,7 @@ class ThreadedFile : public AsyncFile {
   void work();
 
   EventLoop& loop_;
-  const Fd& file_;
+  const std::shared_ptr<const Fd> file_;
   const Fd wake_;  // signalled when `ended_` gets its first entry
   EventLoop::WatchId watch_ = 0;
   bool cached_reads_ = true;           // RWF_NOWAIT works on this file

@@ -7,8 +7,8 @@
 
 namespace crosvm {
 
-UringFile::UringFile(std::shared_ptr<UringQueue> ring, const Fd& file)
-    : ring_(std::move(ring)), file_(file) {
+UringFile::UringFile(std::shared_ptr<UringQueue> ring, std::shared_ptr<const Fd> file)
+    : ring_(std::move(ring)), file_(std::move(file)) {
   ring_->join(*this);
 }
 
@@ -21,7 +21,7 @@ void UringFile::queue(const FileOperation& operation) {
     case FileOperation::Kind::kSeek:
       return queue_on_thread(operation);
     default:
-      return ring_->queue(file_, operation);
+      return ring_->queue(*file_, operation);
   }
 }
 

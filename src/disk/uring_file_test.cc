@@ -36,7 +36,7 @@ class UringFileTest : public ::testing::Test {
     auto ring = IoUring::create(8);
     ASSERT_TRUE(ring) << ring.error().what();
     ring_number_ = ring->descriptor().get();
-    file_ = std::move(*make_async_file(*loop_, file, std::move(*ring)));
+    file_ = std::move(*make_async_file(*loop_, borrowed(file), std::move(*ring)));
     file_->on_batch([this] { ++batches_; });
   }
   template <class Condition>

@@ -93,10 +93,10 @@ Result<void> set_flags(const Fd& image, const BlockConfig& config) {
                     config.path + ": its file system has no direct I/O; leave out direct"));
 }
 
-Result<std::unique_ptr<Disk>> make_disk(EventLoop& loop, const Fd& image,
+Result<std::unique_ptr<Disk>> make_disk(EventLoop& loop, std::shared_ptr<const Fd> image,
                                         const RawImageFacts& facts, const BlockConfig& config,
                                         std::optional<IoUring> ring) {
-  auto file = TRY(make_async_file(loop, image, std::move(ring)));
+  auto file = TRY(make_async_file(loop, std::move(image), std::move(ring)));
   RawDiskOptions options{.read_only = config.read_only,
                          .sparse = config.sparse,
                          .dontcache = config.dontcache && !config.direct};
@@ -137,7 +137,7 @@ Result<std::unique_ptr<VirtioDevice>> BlockFactory::create(const BlockConfig& co
   }
   auto image = std::make_shared<Fd>(std::move(resources.image));  // the disks' only owner
   auto make = [image, facts, used](EventLoop& loop, std::optional<IoUring> ring) {
-    return make_disk(loop, *image, facts, used, std::move(ring));
+    return make_disk(loop, image, facts, used, std::move(ring));
   };
   return TRY(BlockDevice::create(used, std::move(make), std::move(context)));
 }

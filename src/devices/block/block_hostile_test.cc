@@ -45,7 +45,7 @@ struct FaultyBlockFactory {
     auto image = std::make_shared<Fd>(std::move(resources.image));
     auto make = [=, plan = resources.plan](
                     EventLoop& loop, std::optional<IoUring> ring) -> Result<std::unique_ptr<Disk>> {
-      auto file = TRY(make_async_file(loop, *image, std::move(ring)));
+      auto file = TRY(make_async_file(loop, image, std::move(ring)));
       return TRY(RawDisk::create(make_faulty_file(loop, *plan, std::move(file)), facts,
                                  {.read_only = config.read_only, .sparse = config.sparse},
                                  config.path));
