@@ -156,7 +156,9 @@ long ring_sends(const Targets& targets) {
 long find_other_descriptors(const Targets& targets) {
   for (int fd = 0; fd < 4096; ++fd) {
     if (std::ranges::count(targets.own_descriptors, fd) > 0) continue;
-    if (::fcntl(fd, F_GETFD) >= 0) return fd;
+    struct stat status = {};
+    if (::fstat(fd, &status) != 0) continue;
+    if (!targets.other_file || status.st_ino == *targets.other_file) return fd;
   }
   return -EBADF;
 }
@@ -234,7 +236,9 @@ constexpr ProbeAct kActs[] = {
      [](const Targets& t) { return bare(SYS_tgkill, t.outside, t.outside, 0); }},
     {"get hold of a process", "pidfd_open",
      [](const Targets& t) { return bare(SYS_pidfd_open, t.outside, 0); }},
-    {"take a process's descriptor", "pidfd_getfd", take_other_descriptor},
+    {"take a process's descriptor", "pidfd_open", take_other_descriptor},
+    {"take a descriptor", "pidfd_getfd",
+     [](const Targets&) { return bare(SYS_pidfd_getfd, 0, 0, 0); }},
     {"find another device's descriptor", "", find_other_descriptors},
     {"make a process", "clone",
      [](const Targets&) {

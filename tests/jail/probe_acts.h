@@ -2,6 +2,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,13 +19,15 @@ struct ProbeTargets {
   io_uring* ring = nullptr;  ///< its own restricted ring, or none
   /// Descriptors that it should have; every other open one is another device's.
   std::vector<int> own_descriptors;
+  /// The inode of what another device serves; in place of own_descriptors, which is then unused.
+  std::optional<uint64_t> other_file = std::nullopt;
 };
 
 /// One thing that a device process must not be able to do.
 struct ProbeAct {
   std::string_view name;
-  /// The system call that it makes and a policy denies; empty where something else stands in the
-  /// way: the ring's restrictions, an answer that the policy gives itself.
+  /// The system call that it makes first and a policy denies; empty where something else stands in
+  /// the way: the ring's restrictions, an answer that the policy gives itself.
   std::string_view call;
   /// Tries. Returns 0 or what it got when it succeeded, else minus an errno. Harmless to the host
   /// where it should succeed.
