@@ -427,8 +427,10 @@ TEST(VhostUserBackend, IsNotOverrunByRequests) {
 
 // ---- another one in its place
 
-/// Answers GET_INFLIGHT_FD with a file of its own, and remembers the one that it is given.
+/// Answers GET_INFLIGHT_FD with a file of its own, in which nothing is noted, and remembers the one
+/// that it is given.
 struct Note {
+  static constexpr size_t kBytes = 8192;
   std::mutex mutex;
   ino_t made = 0;
   std::vector<ino_t> given;
@@ -452,10 +454,11 @@ struct Note {
       }
       if (message.request != VHOST_USER_GET_INFLIGHT_FD) return false;
       Fd file(::memfd_create("inflight", MFD_CLOEXEC));
+      CHECK(::ftruncate(file.get(), kBytes) == 0);
       made = inode(file);
       auto answer = vhost_user_message(
           message.request,
-          VhostUserInflight{.mmap_size = 8192, .num_queues = 2, .queue_size = 256});
+          VhostUserInflight{.mmap_size = kBytes, .num_queues = 2, .queue_size = 256});
       answer.flags = kVhostUserReply;
       answer.fds.push_back(std::move(file));
       peer.send_message(std::move(answer));
@@ -500,6 +503,74 @@ TEST(VhostUserBackend, GivesTheNoteOfWhatIsInFlightToTheNextBackEnd) {
   reset(talk.backend());
   set_up(talk.backend(), memory);
   ASSERT_TRUE(eventually([&] { return talk.peer->count(VHOST_USER_GET_INFLIGHT_FD) == 1; }));
+}
+
+/// A backend whose first back-end never looks at a ring; then another one comes.
+struct Handover {
+  explicit Handover(Script script) : script(std::move(script)) {
+    VhostUserOptions wanted = options();
+    wanted.disconnected = [this](const Error&) {
+      lost = true;
+      return AfterLoss::kAwaitAnother;
+    };
+    talk.emplace(this->script, wanted);
+  }
+  void set_up_ring(uint64_t features, RingPosition base, Fd call) {
+    DeviceBackend& backend = talk->backend();
+    backend.set_features(bit(VIRTIO_F_VERSION_1) | features);
+    backend.set_memory(talk->memory.guest());
+    backend.set_vring_num(0, 16);
+    backend.set_vring_addr(0, {GuestAddress{0x1000}, GuestAddress{0x2000}, GuestAddress{0x3000}});
+    backend.set_vring_base(0, base);
+    backend.set_vring_call(0, std::move(call));
+    backend.set_vring_kick(0, std::move(*make_eventfd()));
+    backend.set_vring_enable(0, true);
+    ASSERT_TRUE(eventually([&] { return talk->peer->count(VHOST_USER_SET_VRING_ENABLE) == 1; }));
+  }
+  void take_over() {
+    talk->peer.reset();
+    ASSERT_TRUE(eventually([&] { return lost.load(); }));
+    auto [ours, theirs] = socket_pair();
+    talk->peer.emplace(std::move(theirs), script);
+    std::promise<bool> done;
+    talk->backend().reconnect(std::move(ours),
+                              [&](Result<void> result) { done.set_value(result.has_value()); });
+    ASSERT_TRUE(done.get_future().get());
+    ASSERT_TRUE(eventually([&] { return talk->peer->count(VHOST_USER_SET_VRING_ENABLE) == 1; }));
+  }
+  /// Of queue 0, as the present back-end was told.
+  uint32_t base() {
+    return static_cast<uint32_t>(talk->peer->last_value(VHOST_USER_SET_VRING_BASE) >> 32);
+  }
+
+  Script script;
+  std::atomic<bool> lost = false;
+  std::optional<Talk> talk;
+};
+
+/// A note without a version is one that no back-end began: the ring is still where it was, which
+/// for a packed ring is a wrap counter of 1.
+TEST(VhostUserBackend, APackedRingThatNobodyLookedAtIsWhereItWas) {
+  Note note;
+  Script script = note.script();
+  script.features |= bit(VIRTIO_F_RING_PACKED);
+  Handover handover(std::move(script));
+  handover.set_up_ring(bit(VIRTIO_F_RING_PACKED), {.index = 3, .wrap_counter = true}, {});
+  const uint32_t before = handover.base();
+  EXPECT_EQ(before, 0x80038003u);
+  handover.take_over();
+  EXPECT_EQ(handover.base(), before);
+  EXPECT_EQ(note.given.size(), 2u) << "it was the same note";
+}
+
+/// The one that died may have given requests back and not said so.
+TEST(VhostUserBackend, TheDriverLooksAtItsRingsWhenAnotherBackEndTakesOver) {
+  Handover handover({});
+  const Fd call = std::move(*make_eventfd());
+  handover.set_up_ring(0, {}, std::move(*call.duplicate()));
+  EXPECT_EQ(drain_eventfd(call), 0u) << "the first one has nothing to say yet";
+  handover.take_over();
+  EXPECT_TRUE(eventually([&] { return drain_eventfd(call) == 1; }));
 }
 
 /// A backend with a driver, whose back-ends come and go.
