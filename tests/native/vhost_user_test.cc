@@ -21,6 +21,7 @@
 #include <thread>
 
 #include "base/unix_address.h"
+#include "other_program.h"
 #include "vhost/conformance/threads.h"
 #include "vhost/vhost_user_backend.h"
 #include "virtio/rig/rig.h"
@@ -405,33 +406,6 @@ TEST_F(NativeVhostUserTest, WithoutASandboxOneProcessServesAll) {
   }
   EXPECT_EQ(process.wait_exit(60s), 0) << process.errors();
 }
-
-/// A program that is no crosvm, until this goes.
-class OtherProgram {
- public:
-  explicit OtherProgram(std::vector<std::string> arguments) {
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::execvp(argv[0], argv.data());
-      ::_exit(127);
-    }
-  }
-  ~OtherProgram() { end(); }
-  OtherProgram(const OtherProgram&) = delete;
-  OtherProgram& operator=(const OtherProgram&) = delete;
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-
- private:
-  pid_t pid_ = -1;
-};
 
 class NativeStorageDaemonTest : public NativeVhostUserTest {
  protected:
