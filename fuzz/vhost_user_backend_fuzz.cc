@@ -2,9 +2,12 @@
 // in the handshake; then each step is a verb of the driver, or something that the back-end does:
 // answers as it should or not, sends bytes of its own, makes requests, goes away, is replaced.
 
+#include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,6 +51,8 @@ class HostilePeer {
   }
   const Fd& socket() const { return channel_->socket(); }
   const Fd* requests() const { return requests_ ? &*requests_ : nullptr; }
+  /// Its end of the pipe for its state, if there is one.
+  Fd& state() { return state_; }
   void close() { channel_.reset(); }
   bool open() const { return channel_.has_value(); }
 
@@ -60,6 +65,9 @@ class HostilePeer {
       if (!*message) return;
       if ((*message)->request == VHOST_USER_SET_BACKEND_REQ_FD && !(*message)->fds.empty()) {
         requests_ = std::move((*message)->fds.front());
+      }
+      if ((*message)->request == VHOST_USER_SET_DEVICE_STATE_FD && !(*message)->fds.empty()) {
+        state_ = std::move((*message)->fds.front());
       }
       if (auto answer = answer_to(**message)) {
         mangle(*answer);
@@ -89,7 +97,11 @@ class HostilePeer {
         answer.add(uint64_t{kQueues});
         break;
       case VHOST_USER_GET_STATUS:
+      case VHOST_USER_CHECK_DEVICE_STATE:
         answer.add(uint64_t{0});
+        break;
+      case VHOST_USER_SET_DEVICE_STATE_FD:
+        answer.add(kVhostUserVringNoFd);
         break;
       case VHOST_USER_GET_VRING_BASE:
       case VHOST_USER_GET_CONFIG:
@@ -105,6 +117,7 @@ class HostilePeer {
 
   std::optional<VhostUserChannel> channel_;
   std::optional<Fd> requests_;
+  Fd state_;
 };
 
 class Play {
@@ -197,7 +210,7 @@ class Play {
   }
 
   void step() {
-    switch (const uint8_t what = input_.byte(); what % 12) {
+    switch (const uint8_t what = input_.byte(); what % 14) {
       case 0:
         return set_up(input_.byte() % 3);
       case 1:
@@ -224,9 +237,29 @@ class Play {
       case 10:
         if (what < 128) return backend_->set_vring_enable(input_.byte() % 3, what % 2 == 0);
         return peer_->close();
-      default:
+      case 11:
         return replace();
+      case 12:
+        ++asked_;
+        if (what < 128) {
+          return backend_->save_state([this](Result<std::vector<std::byte>>) { ++done_; });
+        }
+        return backend_->load_state(some_bytes(), [this](Result<void>) { ++done_; });
+      default:
+        return use_state_pipe();
     }
+  }
+  /// Writes to the pipe, which may be the wrong end, and perhaps closes it.
+  void use_state_pipe() {
+    if (!peer_->state()) return;
+    count_message();
+    const uint8_t how = input_.byte();
+    auto bytes = some_bytes();
+    const int flags = ::fcntl(peer_->state().get(), F_GETFL);
+    CHECK(::fcntl(peer_->state().get(), F_SETFL, flags | O_NONBLOCK) == 0);
+    (void)!::write(peer_->state().get(), bytes.data(), bytes.size());
+    (void)!::read(peer_->state().get(), bytes.data(), bytes.size());
+    if (how % 2 == 0) peer_->state() = {};
   }
   void set_up(uint16_t queue) {
     static const RigMemory memory;
@@ -281,6 +314,7 @@ class Play {
 }  // namespace crosvm
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  ::signal(SIGPIPE, SIG_IGN);  // as in every process of ours
   (void)crosvm::log::configure({.filter = "off", .use_syslog = false});
   return 0;
 }

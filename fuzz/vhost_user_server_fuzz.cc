@@ -2,7 +2,12 @@
 // first byte picks the kind of rings; then each step sends a message, well-formed or not, lets the
 // driver use a ring, or hangs up.
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
+#include <csignal>
 #include <cstring>
 
 #include "base/log.h"
@@ -67,6 +72,7 @@ class Play {
         frontend_.send(frontend_.memory_table());
         return;
       case 3:
+        if (what & 0x80) return state(what);
         inflight();
         return;
       default:
@@ -85,6 +91,40 @@ class Play {
     CHECK(::pwrite(file.get(), bytes.data(), bytes.size(), 0) ==
           static_cast<ssize_t>(bytes.size()));
     frontend_.send(VHOST_USER_SET_INFLIGHT_FD, description, std::move(file));
+  }
+
+  /// The device's state is taken, or given: any bytes, or its own with some of them changed.
+  void state(uint8_t what) {
+    count_message();
+    const uint32_t direction = what >> 4 & 1;
+    if (what & 0x20) {
+      for (uint16_t index = 0; index < 2; ++index) {
+        frontend_.send(VHOST_USER_GET_VRING_BASE, VhostUserVringState{.index = index, .num = 0});
+      }
+      frontend_.turn();
+    }
+    std::array<int, 2> ends{};
+    CHECK(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) == 0);
+    Fd reader(ends[0]);
+    Fd writer(ends[1]);
+    const bool save = direction == kVhostUserStateSave;
+    frontend_.send(VHOST_USER_SET_DEVICE_STATE_FD,
+                   VhostUserDeviceState{.direction = direction, .phase = 0},
+                   std::move(save ? writer : reader));
+    if (what & 0x40) frontend_.send(vhost_user_message(VHOST_USER_CHECK_DEVICE_STATE));
+    frontend_.turn();
+    if (save) {
+      std::vector<std::byte> bytes(4096);
+      const ssize_t got = ::read(reader.get(), bytes.data(), bytes.size());
+      if (got > 0) state_.assign(bytes.begin(), bytes.begin() + got);
+    } else {
+      std::vector<std::byte> bytes = state_;
+      for (int changes = input_.byte() % 4; changes > 0 && !bytes.empty(); --changes) {
+        bytes[input_.byte() % bytes.size()] = std::byte{input_.byte()};
+      }
+      if (bytes.empty()) bytes.resize(input_.byte());
+      (void)!::write(writer.get(), bytes.data(), bytes.size());
+    }
   }
 
   void send_mutated() {
@@ -124,6 +164,7 @@ class Play {
   VhostTestFrontend& frontend_;
   bool packed_;
   FuzzInput& input_;
+  std::vector<std::byte> state_;  // of the device, once it was taken
 };
 
 /// One for either kind of ring: making guest memory takes far longer than a run.
@@ -140,6 +181,12 @@ VhostTestFrontend& frontend_of(bool packed) {
 
 }  // namespace
 }  // namespace crosvm
+
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  ::signal(SIGPIPE, SIG_IGN);  // as in every process of ours
+  (void)crosvm::log::configure({.filter = "off", .use_syslog = false});
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;

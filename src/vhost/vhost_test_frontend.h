@@ -4,6 +4,7 @@
 
 #include <array>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -24,7 +25,16 @@ class VhostTestFrontend : public RigWaiter {
   /// Where the front-end pretends to have guest address 0.
   static constexpr uint64_t kUser = 0x7f0000000000;
 
-  explicit VhostTestFrontend(EchoOptions options) : loop_(must(EventLoop::create())) {
+  /// Makes the device that is served.
+  using MakeEcho = std::function<std::unique_ptr<EchoDevice>(EchoOptions, DeviceContext)>;
+
+  explicit VhostTestFrontend(
+      EchoOptions options, MakeEcho make =
+                               [](EchoOptions wanted, DeviceContext context) {
+                                 return std::make_unique<EchoDevice>(std::move(wanted),
+                                                                     std::move(context));
+                               })
+      : loop_(must(EventLoop::create())), make_(std::move(make)) {
     make_server(std::move(options));
     connect();
   }
@@ -36,8 +46,8 @@ class VhostTestFrontend : public RigWaiter {
     server_ = must(VhostUserServer::create(
         *loop_, "echo0",
         [&](DeviceEvents& events) -> Result<std::unique_ptr<VirtioDevice>> {
-          return std::make_unique<EchoDevice>(
-              std::move(options), DeviceContext{.loop = *loop_, .events = events, .rings = {}});
+          return make_(std::move(options),
+                       DeviceContext{.loop = *loop_, .events = events, .rings = {}});
         },
         [this](const Error& why) { gone_.push_back(why); }));
   }
@@ -169,6 +179,7 @@ class VhostTestFrontend : public RigWaiter {
  private:
   RigMemory memory_;
   std::unique_ptr<EventLoop> loop_;
+  MakeEcho make_;
   std::vector<Error> gone_;
   std::unique_ptr<VhostUserServer> server_;
   std::optional<VhostUserChannel> channel_;

@@ -51,6 +51,17 @@ void VhostUserBackend::stop_dirty_log(std::function<void(Result<void>)> done) {
   post([device = peer_.get(), done = std::move(done)] { device->stop_dirty_log(done); });
 }
 
+void VhostUserBackend::save_state(std::function<void(Result<std::vector<std::byte>>)> done) {
+  post([device = peer_.get(), done = std::move(done)] { device->save_state(done); });
+}
+
+void VhostUserBackend::load_state(std::vector<std::byte> state,
+                                  std::function<void(Result<void>)> done) {
+  post([device = peer_.get(), state = std::move(state), done = std::move(done)] {
+    device->load_state(state, done);
+  });
+}
+
 bool VhostUserBackend::Remote::alive() const {
   const auto device = device_.lock();
   if (!device) return false;

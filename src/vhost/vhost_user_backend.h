@@ -32,6 +32,8 @@ struct VhostUserOptions {
   uint16_t max_queue_size = 32768;
   /// Bytes of device configuration, when it is known; else as the type has.
   std::optional<size_t> config_length{};
+  /// Network devices: the MTU that a back-end is told which offers it to its driver.
+  std::optional<uint16_t> mtu{};
   /// How long a back-end may be silent that owes an answer.
   std::chrono::milliseconds patience{10'000};
   /// The same while a ring stops: its requests must end first, which takes as long as a disk does.
@@ -97,6 +99,14 @@ class VhostUserBackend : public LoopBackend {
   void start_dirty_log(Fd log, uint64_t bytes, std::function<void(Result<void>)> done);
   /// Ends that. `done` is called when nothing is written to the log any more.
   void stop_dirty_log(std::function<void(Result<void>)> done);
+
+  /// The state that the back-end keeps beyond what a driver sees ("Migrating back-end state"), for
+  /// `load_state` of another back-end of the same kind; the two are called with every ring stopped.
+  /// `done` is called on the loop. Errors: not_supported when the back-end hands over none,
+  /// invalid_argument when a ring runs or the back-end refuses, message_size, timed_out,
+  /// not_connected. From any thread, one at a time.
+  void save_state(std::function<void(Result<std::vector<std::byte>>)> done);
+  void load_state(std::vector<std::byte> state, std::function<void(Result<void>)> done);
 
   /// A hold on the backend for whoever gives it other back-ends; may outlive it, and does nothing
   /// then.

@@ -171,6 +171,8 @@ void VhostUserDevice::arm_timer() {
 }
 
 void VhostUserDevice::disconnect() {
+  state_transfer_.reset();
+  state_busy_ = false;
   if (!peer_) return;
   // A handshake that failed is no business of the loop, which runs on another thread.
   for (EventLoop::WatchId id : {peer_->watch, peer_->requests_watch, peer_->error_watch}) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "vhost/loop_backend.h"
+#include "vhost/state_transfer.h"
 #include "vhost/vhost_user_backend.h"
 #include "vhost/vhost_user_conversation.h"
 #include "vhost/vhost_user_handshake.h"
@@ -32,8 +33,11 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void reconnect(Fd socket, std::function<void(Result<void>)> done);
   void give_up();
   using Done = std::function<void(Result<void>)>;
+  using StateDone = std::function<void(Result<std::vector<std::byte>>)>;
   void start_dirty_log(Fd log, uint64_t bytes, Done done);
   void stop_dirty_log(Done done);
+  void save_state(StateDone done);
+  void load_state(std::vector<std::byte> state, Done done);
 
   void before_verb() override;
   void after_verb() override { settle(); }
@@ -116,6 +120,13 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void tell_log_again(Done done);
   Done until_lost(Done done);
 
+  Result<void> may_hand_over_state() const;
+  void begin_state(uint32_t direction, std::vector<std::byte> state, StateDone done);
+  Result<void> have_state_pipe(VhostUserMessage answer, uint32_t direction, Fd ours,
+                               std::vector<std::byte> state, const StateDone& done);
+  void state_moved(Result<std::vector<std::byte>> moved, const StateDone& done);
+  StateDone until_lost(StateDone done);
+
   void prepare_inflight(bool packed);
   Result<void> have_inflight(VhostUserMessage answer, bool packed);
   void send_inflight();
@@ -138,6 +149,8 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   const GuestMemory* memory_ = nullptr;
   std::optional<Inflight> inflight_;
   std::optional<Log> log_;  // of dirty pages, while there is one
+  std::unique_ptr<StateTransfer> state_transfer_;
+  bool state_busy_ = false;
   uint64_t next_pending_ = 0;
   std::map<uint64_t, Done> pending_;  // to be told when the back-end is gone
   bool ready_ = false;

@@ -32,13 +32,14 @@ class VhostUserHandshake {
   /// Protocol features that this front-end makes use of.
   static constexpr uint64_t kProtocolFeatures =
       vhost_user_bit(VHOST_USER_PROTOCOL_F_MQ) | vhost_user_bit(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |
-      vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
+      vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) | vhost_user_bit(VHOST_USER_PROTOCOL_F_MTU) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIG) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
       vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
-      vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS);
+      vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS) |
+      vhost_user_bit(VHOST_USER_PROTOCOL_F_DEVICE_STATE);
 
   /// `config_lengths`: of the device configuration in bytes; the first that the back-end answers to
   /// is taken. None, or a first one of 0: it is not asked. `conversation` outlives this.

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
 #include <unistd.h>
 
 #include <array>
@@ -69,6 +70,10 @@ Result<void> VhostUserDevice::set_features(uint64_t features) {
     });
   }
   order(vhost_user_message(VHOST_USER_SET_FEATURES, features_to_tell(features)), breaks_down());
+  if (options_.mtu && up() && has(VHOST_USER_PROTOCOL_F_MTU) &&
+      options_.device_type == VIRTIO_ID_NET && (features >> kVirtioNetMtu & 1) != 0) {
+    order(vhost_user_message(VHOST_USER_NET_SET_MTU, uint64_t{*options_.mtu}), only_complains());
+  }
   if (up() && has(VHOST_USER_PROTOCOL_F_STATUS)) {
     order(vhost_user_message(VHOST_USER_SET_STATUS, kDriverReady), only_complains());
   }

@@ -91,6 +91,9 @@ inline constexpr uint32_t kVhostUserNeedReply = 1 << 3;  ///< with REPLY_ACK
 inline constexpr unsigned kVhostLogAll = 26;                ///< VHOST_F_LOG_ALL, "Migration"
 inline constexpr unsigned kVhostUserProtocolFeatures = 30;  ///< VHOST_USER_F_PROTOCOL_FEATURES
 
+/// VIRTIO_NET_F_MTU: the kernel's header that has it is no C++.
+inline constexpr unsigned kVirtioNetMtu = 3;
+
 /// "Protocol features": bits of GET_PROTOCOL_FEATURES and SET_PROTOCOL_FEATURES.
 enum VhostUserProtocolFeature : unsigned {
   VHOST_USER_PROTOCOL_F_MQ = 0,

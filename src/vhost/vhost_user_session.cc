@@ -1,5 +1,7 @@
 #include "vhost/vhost_user_session.h"
 
+#include <linux/virtio_ids.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -24,11 +26,14 @@ constexpr uint64_t kOfferedProtocolFeatures =
     vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
-    vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS);
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_DEVICE_STATE);
 
 /// Features of vhost itself.
 constexpr uint64_t kOfferedFeatures =
     vhost_user_bit(kVhostLogAll) | vhost_user_bit(kVhostUserProtocolFeatures);
+
+constexpr uint64_t kLeastMtu = 68;  // virtio 1.3 §5.1.4.1
 
 constexpr uint8_t kStatusNeedsReset = 0x40;  // VIRTIO_CONFIG_S_NEEDS_RESET
 
@@ -82,6 +87,10 @@ void VhostUserSession::answer_error(const VhostUserMessage& message, Ticket tick
   if (message.request == VHOST_USER_SET_LOG_BASE && has_protocol(VHOST_USER_PROTOCOL_F_LOG_SHMFD)) {
     return finish(ticket, reply(message, uint64_t{1}));
   }
+  if (message.request == VHOST_USER_SET_DEVICE_STATE_FD ||
+      message.request == VHOST_USER_CHECK_DEVICE_STATE) {
+    return finish(ticket, reply(message, kVhostUserVringNoFd | uint64_t{1}));
+  }
   if (!wants_acknowledgement(message)) return finish(ticket, std::nullopt);
   finish(ticket, reply(message, uint64_t{1}));
 }
@@ -118,7 +127,7 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
     case VHOST_USER_SET_FEATURES:
       return set_features(message, ticket);
     case VHOST_USER_GET_PROTOCOL_FEATURES:
-      return reply(message, kOfferedProtocolFeatures);
+      return reply(message, offered_protocol_features());
     case VHOST_USER_SET_PROTOCOL_FEATURES:
       return set_protocol_features(TRY(payload<uint64_t>(message)));
     case VHOST_USER_SET_OWNER:
@@ -137,6 +146,12 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
       return get_inflight(message);
     case VHOST_USER_SET_INFLIGHT_FD:
       return set_inflight(message);
+    case VHOST_USER_SET_DEVICE_STATE_FD:
+      return set_device_state(message);
+    case VHOST_USER_CHECK_DEVICE_STATE:
+      return check_device_state(message, ticket);
+    case VHOST_USER_NET_SET_MTU:
+      return set_mtu(message);
     case VHOST_USER_SET_LOG_BASE:
       return set_log_base(message, ticket);
     case VHOST_USER_SET_LOG_FD:
@@ -188,6 +203,24 @@ Result<VhostUserSession::Answer> VhostUserSession::take_vring(VhostUserMessage& 
   }
 }
 
+uint64_t VhostUserSession::offered_protocol_features() const {
+  const bool takes_mtu = device_.info.device_type == VIRTIO_ID_NET &&
+                         (device_.info.features >> kVirtioNetMtu & 1) != 0;
+  return kOfferedProtocolFeatures |
+         (takes_mtu ? vhost_user_bit(VHOST_USER_PROTOCOL_F_MTU) : uint64_t{0});
+}
+
+Result<VhostUserSession::Answer> VhostUserSession::set_mtu(const VhostUserMessage& message) {
+  if (!has_protocol(VHOST_USER_PROTOCOL_F_MTU))
+    return fail(Error::invalid("MTU was not negotiated"));
+  const uint64_t mtu = TRY(payload<uint64_t>(message));
+  if (mtu < kLeastMtu || mtu > UINT16_MAX) {
+    return fail(Error::invalid(format_text("an MTU of {}: {} to 65535 can be", mtu, kLeastMtu)));
+  }
+  TRY(device_.host.set_mtu(static_cast<uint16_t>(mtu)));
+  return Ack{};
+}
+
 Result<VhostUserSession::Answer> VhostUserSession::set_owner() {
   if (std::exchange(owned_, true)) return fail(Error::invalid("there is an owner already"));
   return Ack{};
@@ -218,7 +251,7 @@ Result<VhostUserSession::Answer> VhostUserSession::set_features(const VhostUserM
 }
 
 Result<VhostUserSession::Answer> VhostUserSession::set_protocol_features(uint64_t features) {
-  if (const uint64_t unknown = features & ~kOfferedProtocolFeatures; unknown != 0) {
+  if (const uint64_t unknown = features & ~offered_protocol_features(); unknown != 0) {
     return fail(Error::invalid(format_text("protocol features {:#x} were not offered", unknown)));
   }
   protocol_features_ = features;
@@ -397,6 +430,7 @@ Result<VhostUserSession::Answer> VhostUserSession::reset(const VhostUserMessage&
                                                          Ticket ticket) {
   status_ = 0;
   needs_reset_ = false;
+  drop_state();
   for (Ring& ring : rings_) ring = {};
   auto stopped = [self = weak_from_this(), done = acknowledge_later(message, ticket)] {
     if (const auto session = self.lock(); session && session->inflight_) {

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "memory/guest_memory.h"
 #include "vhost/inflight_region.h"
+#include "vhost/state_transfer.h"
 #include "vhost/vhost_memory_table.h"
 #include "vhost/vhost_user_answers.h"
 #include "vhost/vhost_user_back_channel.h"
@@ -77,6 +78,8 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   /// The same with this answer, if any.
   std::function<void()> answer_later(Ticket ticket, std::optional<VhostUserMessage> answer);
 
+  uint64_t offered_protocol_features() const;
+  Result<Answer> set_mtu(const VhostUserMessage& message);
   Result<Answer> set_owner();
   Result<Answer> set_features(const VhostUserMessage& message, Ticket ticket);
   Result<Answer> set_protocol_features(uint64_t features);
@@ -98,6 +101,11 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   Result<Answer> set_log_base(VhostUserMessage& message, Ticket ticket);
   Result<Answer> set_log_fd(VhostUserMessage& message, Ticket ticket);
   bool use_log();
+  Result<Answer> set_device_state(VhostUserMessage& message);
+  Result<Answer> check_device_state(const VhostUserMessage& message, Ticket ticket);
+  Result<void> begin_state(const VhostUserDeviceState& wanted, Fd pipe);
+  void end_state(Result<void> result);
+  void drop_state();
 
   Result<uint16_t> queue_index(uint64_t index) const;
   std::optional<VringAddresses> translate(const VhostUserVringAddr& user) const;
@@ -126,6 +134,10 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   std::shared_ptr<DirtyLog> log_;             // or null
   Fd log_event_;                              // signalled when something was logged
   std::shared_ptr<DirtyLog> used_log_;        // what the host was told
+  // The state of the device that is handed over: while it is, and what came of it until asked for.
+  std::unique_ptr<StateTransfer> state_transfer_;
+  std::optional<bool> state_taken_;
+  std::optional<Ticket> state_asked_;
 };
 
 }  // namespace crosvm

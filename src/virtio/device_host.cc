@@ -7,6 +7,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/log_limit.h"
+#include "virtio/device_state.h"
 #include "virtio/ring.h"
 
 namespace crosvm {
@@ -231,6 +232,11 @@ void DeviceHost::State::forget_settings() {
   }
 }
 
+Result<void> VirtioDevice::set_mtu(uint16_t mtu) {
+  return fail(Error(std::errc::not_supported,
+                    format_text("an MTU of {} for a device that takes none", mtu)));
+}
+
 DeviceHost::DeviceHost(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Result<std::unique_ptr<DeviceHost>> DeviceHost::create(std::string name, Events events,
@@ -325,6 +331,31 @@ void DeviceHost::when_settled(std::function<void()> done) {
   state_->update();
 }
 
+Result<std::vector<std::byte>> DeviceHost::save_state() const {
+  if (!stopped()) return fail(Error::invalid("the state of a device whose rings run"));
+  DeviceState state{.device_type = state_->device->device_type(),
+                    .features = state_->features.value_or(0),
+                    .fields = {}};
+  state_->device->save_state(state.fields);
+  return state.encode();
+}
+
+Result<void> DeviceHost::load_state(std::span<const std::byte> bytes) {
+  if (!stopped()) return fail(Error::invalid("the state of a device whose rings run"));
+  const DeviceState state = TRY(DeviceState::decode(bytes));
+  const uint32_t type = state_->device->device_type();
+  if (state.device_type != type) {
+    return fail(Error::invalid(
+        format_text("the state is of a device of type {} instead of {}", state.device_type, type)));
+  }
+  if (const uint64_t lacking = state.features & ~state_->offered; lacking != 0) {
+    return fail(Error(
+        std::errc::not_supported,
+        format_text("its driver uses the features {:#x}, which are not offered here", lacking)));
+  }
+  return state_->device->load_state(state.fields);
+}
+
 bool DeviceHost::stopped() const { return state_->all_stopped(); }
 
 void DeviceHost::get_vring_base(uint16_t index, std::function<void(RingPosition)> done) {
@@ -356,6 +387,8 @@ void DeviceHost::set_config(size_t offset, std::span<const std::byte> data) {
   // the transport holds neither.
   if (!state_->config_told) config_changed();
 }
+
+Result<void> DeviceHost::set_mtu(uint16_t mtu) const { return state_->device->set_mtu(mtu); }
 
 void DeviceHost::config_changed() {
   if (!state_->device || !state_->events.config_changed) return;

@@ -59,11 +59,19 @@ class DeviceHost : private DeviceEvents {
   void set_vring_log(uint16_t index, std::optional<GuestAddress> device_area);
   /// Calls `done`, perhaps at once, when no ring runs any more as it did before the changes so far.
   void when_settled(std::function<void()> done);
+  /// The device's state, for `load_state` of a host of the same device; only with no ring running,
+  /// as is that. Where rings stand is not in it. Errors: a ring runs.
+  Result<std::vector<std::byte>> save_state() const;
+  /// Errors: invalid_argument for what is no state of this device, not_supported for one of another
+  /// version, of features that are not offered, or of a newer device; nothing has changed then.
+  Result<void> load_state(std::span<const std::byte> bytes);
   /// No ring runs.
   bool stopped() const;
   void get_vring_base(uint16_t index, std::function<void(RingPosition)> done);
   void reset(std::function<void()> done);
   void set_config(size_t offset, std::span<const std::byte> data);
+  /// Errors: those of VirtioDevice::set_mtu.
+  Result<void> set_mtu(uint16_t mtu) const;
 
  private:
   struct State;

@@ -10,6 +10,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "virtio/device_state.h"
 #include "virtio/ring_position.h"
 #include "virtio/virtqueue.h"
 
@@ -50,6 +51,10 @@ class VirtioDevice {
   /// The negotiated bits, a subset of what was offered, before any queue starts.
   virtual void set_features(uint64_t /*features*/) {}
 
+  /// Network devices that offer VIRTIO_NET_F_MTU: the MTU of the host's side, in bytes, which
+  /// config_space shows from now on. Errors: it cannot be.
+  virtual Result<void> set_mtu(uint16_t mtu);
+
   /// Takes the queue and listens to it (Virtqueue::listen). Errors: the device cannot run this
   /// queue, and needs a reset.
   virtual Result<void> start_queue(uint16_t index, Virtqueue queue) = 0;
@@ -59,6 +64,14 @@ class VirtioDevice {
   virtual void stop_queue(uint16_t index, StopDone done) = 0;
   /// All queues have stopped; what a driver had set up is forgotten (§2.4).
   virtual void reset() {}
+
+  // All queues have stopped, and start again later, here or in another process.
+
+  /// Adds what the driver would miss in a device of the same configuration that has just been made.
+  virtual void save_state(DeviceFields& /*to*/) const {}
+  /// Becomes what `save_state` of the same configuration described; `set_features` comes before or
+  /// after. Nothing of it is trusted. Errors: it cannot be, and nothing has changed.
+  virtual Result<void> load_state(const DeviceFields& from) { return from.expect_only({}); }
 };
 
 }  // namespace crosvm

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/format.h"
 #include "base/log.h"
 
 namespace crosvm {
@@ -18,6 +19,9 @@ constexpr uint32_t kSector = BlockConfig::kSectorSize;
 constexpr uint32_t kDiscardAlignment = 128;    // sectors; 64 KiB
 constexpr uint32_t kLargestLinuxBlock = 4096;  // a page
 constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
+
+// A field of the device's state.
+constexpr uint32_t kStateCapacity = 1;  // u64, sectors
 
 constexpr uint64_t bit(unsigned feature) { return uint64_t{1} << feature; }
 
@@ -119,6 +123,19 @@ uint64_t BlockDevice::device_features() const {
 
 std::span<const std::byte> BlockDevice::config_space() const {
   return std::as_bytes(std::span(&space_, 1));
+}
+
+void BlockDevice::save_state(DeviceFields& to) const {
+  to.set(kStateCapacity, uint64_t{space_.capacity});
+}
+
+Result<void> BlockDevice::load_state(const DeviceFields& from) {
+  TRY(from.expect_only({kStateCapacity}));
+  const auto sectors = TRY(from.get<uint64_t>(kStateCapacity));
+  if (sectors == space_.capacity) return {};
+  return fail(Error::invalid(
+      format_text("{}: it has {} sectors, the disk of the saved device had {}; use the same disk",
+                  config_.path, uint64_t{space_.capacity}, sectors)));
 }
 
 /// The thread of a queue, started now if it is not yet.

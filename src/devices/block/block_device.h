@@ -35,6 +35,9 @@ class BlockDevice : public VirtioDevice {
   std::span<const std::byte> config_space() const override;
   Result<void> start_queue(uint16_t index, Virtqueue queue) override;
   void stop_queue(uint16_t index, StopDone done) override;
+  /// The disk itself is no part of it: only that it is one of the same size.
+  void save_state(DeviceFields& to) const override;
+  Result<void> load_state(const DeviceFields& from) override;
 
  private:
   BlockDevice(const BlockConfig& config, MakeDisk make_disk, DeviceContext context);

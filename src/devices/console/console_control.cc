@@ -52,6 +52,21 @@ void ConsoleControl::reset() {
   }
 }
 
+ConsoleControl::State ConsoleControl::state(size_t port) const {
+  return {.ready = static_cast<uint8_t>(ports_[port].ready), .due = ports_[port].due};
+}
+
+void ConsoleControl::set_state(size_t port, State state) {
+  Port& to = ports_[port];
+  to.ready = state.ready != 0;
+  to.due = state.due & kAllDue;
+  if (!to.config.name) to.due &= ~kName;
+  if (!to.ready) return;
+  // The host's side, and the size of its terminal, are those of this process.
+  const bool sized = to.config.console && to.size != ConsoleSize();
+  make_due(to, kOpen | (sized ? kSize : 0));
+}
+
 void ConsoleControl::make_due(Port& port, uint8_t messages) {
   port.due |= messages;
   receiveq_.wake();

@@ -32,9 +32,19 @@ class ConsoleControl {
   /// Forgets the driver.
   void reset();
 
+  /// What the driver knows of a port; with the queues stopped.
+  struct State {
+    uint8_t ready = 0;
+    uint8_t due = 0;
+  };
+  State state(size_t port) const;
+  /// Also tells the driver again what may have changed meanwhile.
+  void set_state(size_t port, State state);
+
  private:
   /// A message that is due, in the order of sending.
   enum Due : uint8_t { kAdd = 1, kName = 2, kOpen = 4, kConsole = 8, kSize = 16 };
+  static constexpr uint8_t kAllDue = 31;
   struct Port {
     ConsolePortConfig config;
     ConsoleSize size;  ///< 0: not known

@@ -20,6 +20,18 @@ namespace {
 constexpr uint16_t kControlReceiveq = 2;
 constexpr uint16_t kControlTransmitq = 3;
 
+// Fields of the device's state.
+constexpr uint32_t kStateDriverRuns = 1;
+constexpr uint32_t kStatePorts = 2;  // a PortState for each port
+
+struct PortState {
+  ConsolePort::State port;
+  uint8_t ready = 0;
+  uint8_t due = 0;
+  std::array<uint8_t, 6> padding{};
+};
+static_assert(sizeof(PortState) == 24 && std::has_unique_object_representations_v<PortState>);
+
 bool is_transmitq(uint16_t index) { return index % 2 == 1; }
 
 /// The descriptors of one kind, handed out to the ports that have one.
@@ -146,6 +158,40 @@ void ConsoleDevice::reset() {
   if (!control_) ports_[0]->set_guest_open(true);
   driver_runs_ = false;
   show_size();
+}
+
+void ConsoleDevice::save_state(DeviceFields& to) const {
+  to.set(kStateDriverRuns, static_cast<uint8_t>(driver_runs_));
+  std::vector<PortState> ports;
+  for (size_t i = 0; i < ports_.size(); ++i) {
+    PortState& port = ports.emplace_back();
+    port.port = ports_[i]->state();
+    if (!control_) continue;
+    port.ready = control_->state(i).ready;
+    port.due = control_->state(i).due;
+  }
+  to.set_bytes(kStatePorts, std::as_bytes(std::span(ports)));
+}
+
+Result<void> ConsoleDevice::load_state(const DeviceFields& from) {
+  TRY(from.expect_only({kStateDriverRuns, kStatePorts}));
+  const auto runs = TRY(from.get<uint8_t>(kStateDriverRuns));
+  const std::span<const std::byte> bytes = TRY(from.get_bytes(kStatePorts));
+  std::vector<PortState> ports(ports_.size());
+  if (bytes.size() != std::as_bytes(std::span(ports)).size()) {
+    return fail(
+        Error::invalid(format_text("the saved console has {} bytes about ports, not {} "
+                                   "ports like this one",
+                                   bytes.size(), ports_.size())));
+  }
+  std::memcpy(ports.data(), bytes.data(), bytes.size());
+  driver_runs_ = runs != 0;
+  for (size_t i = 0; i < ports.size(); ++i) {
+    ports_[i]->set_state(ports[i].port);
+    if (control_) control_->set_state(i, {.ready = ports[i].ready, .due = ports[i].due});
+  }
+  show_size();
+  return {};
 }
 
 /// Drivers take the size from the configuration when its change is notified, and only then: Linux

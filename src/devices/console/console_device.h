@@ -44,6 +44,8 @@ class ConsoleDevice : public VirtioDevice {
   Result<void> start_queue(uint16_t index, Virtqueue queue) override;
   void stop_queue(uint16_t index, StopDone done) override;
   void reset() override;
+  void save_state(DeviceFields& to) const override;
+  Result<void> load_state(const DeviceFields& from) override;
 
  private:
   /// The device configuration, virtio 1.3 §5.3.4.

@@ -52,6 +52,25 @@ void ConsolePort::set_guest_open(bool open) {
   if (open) receiveq_.wake();
 }
 
+ConsolePort::State ConsolePort::state() const {
+  State state{.guest_open = static_cast<uint8_t>(guest_open_)};
+  if (!resume_) return state;
+  state.resumes = 1;
+  state.index = resume_->position.index;
+  state.wrap_counter = static_cast<uint8_t>(resume_->position.wrap_counter);
+  state.sent = resume_->sent;
+  return state;
+}
+
+void ConsolePort::set_state(const State& state) {
+  resume_.reset();
+  if (state.resumes != 0) {
+    resume_ = {.position = {.index = state.index, .wrap_counter = state.wrap_counter != 0},
+               .sent = state.sent};
+  }
+  set_guest_open(state.guest_open != 0);
+}
+
 void ConsolePort::reset() {
   guest_open_ = false;
   resume_.reset();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -42,6 +43,18 @@ class ConsolePort {
   void emergency_write(std::byte byte);
   /// Forgets what a driver had set up. What it has sent stays on its way.
   void reset();
+
+  /// What a driver had set up; with its queues stopped.
+  struct State {
+    uint8_t guest_open = 0;
+    uint8_t resumes = 0;  ///< the rest is meant: a request was sent in part
+    uint16_t index = 0;   ///< where it is in the ring
+    uint8_t wrap_counter = 0;
+    std::array<uint8_t, 3> padding{};
+    uint64_t sent = 0;  ///< bytes of it
+  };
+  State state() const;
+  void set_state(const State& state);
 
  private:
   struct Resume {

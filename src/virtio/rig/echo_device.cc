@@ -65,6 +65,15 @@ void EchoDevice::stop_queue(uint16_t index, StopDone done) {
   finish_stop(queue);
 }
 
+void EchoDevice::save_state(DeviceFields& to) const { to.set_bytes(1, config_); }
+
+Result<void> EchoDevice::load_state(const DeviceFields& from) {
+  TRY(from.expect_only({1}));
+  config_ = TRY(from.get<std::array<std::byte, 8>>(1));
+  events_.config_changed();
+  return {};
+}
+
 Result<void> EchoDevice::take_all(Queue& queue) {
   while (auto chain = TRY(queue.ring->pop())) {
     const bool hold = options_.mode == EchoMode::kHeld && !options_.control->released_;

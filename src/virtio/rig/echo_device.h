@@ -41,7 +41,7 @@ struct EchoOptions {
 };
 
 /// A device for tests of rings and backends: writes what it reads, as much as there is room for.
-/// Eight bytes of configuration take what the driver writes, and say so.
+/// Eight bytes of configuration take what the driver writes, and say so; they are its state.
 class EchoDevice : public VirtioDevice {
  public:
   EchoDevice(EchoOptions options, DeviceContext context);
@@ -54,6 +54,8 @@ class EchoDevice : public VirtioDevice {
   void write_config(size_t offset, std::span<const std::byte> data) override;
   Result<void> start_queue(uint16_t index, Virtqueue queue) override;
   void stop_queue(uint16_t index, StopDone done) override;
+  void save_state(DeviceFields& to) const override;
+  Result<void> load_state(const DeviceFields& from) override;
 
  private:
   struct Queue {
