@@ -8,6 +8,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -151,43 +152,69 @@ TEST_F(NativeWorkerTest, WorkersThatHeedNobodyEndWithTheirSpawner) {
   EXPECT_TRUE(ends_soon(all_));
 }
 
+/// What a VM has by now, by what it is.
+using Roles = std::map<std::string, std::vector<pid_t>>;
+constexpr char kVmm[] = "the VMM";
+constexpr char kSpawner[] = "the spawner";
+constexpr char kWorker[] = "a worker";
+
+Roles roles_of(pid_t vmm) {
+  Roles roles = {{kVmm, {vmm}}, {kSpawner, children_of(vmm)}, {kWorker, {}}};
+  for (pid_t spawner : roles[kSpawner]) roles[kWorker] = children_of(spawner);
+  return roles;
+}
+
+std::vector<pid_t> all_of(const Roles& roles) {
+  std::vector<pid_t> all;
+  for (const auto& [role, pids] : roles) all.insert(all.end(), pids.begin(), pids.end());
+  return all;
+}
+
 /// ./dev soak kill does it more often.
 TEST_F(NativeWorkerTest, NothingRemainsWhateverIsKilledWhenever) {
   const char* times = std::getenv("CROSVM_TEST_KILLS");
   const char* seed = std::getenv("CROSVM_TEST_SEED");
-  const uint64_t count = times ? std::strtoull(times, nullptr, 10) : 12;
+  const uint64_t count = times ? std::strtoull(times, nullptr, 10) : 4;
   std::mt19937_64 random(seed ? std::strtoull(seed, nullptr, 10) : 7);
-  std::map<std::string, int> killed;
-  for (uint64_t round = 0; round < count; ++round) {
-    SCOPED_TRACE(round);
+  std::map<std::string, uint64_t> killed = {{kVmm, 0}, {kSpawner, 0}, {kWorker, 0}};
+  while (true) {
+    const auto least =
+        std::ranges::min_element(killed, {}, [](const auto& role) { return role.second; });
+    if (least->second >= count) break;
+    SCOPED_TRACE(least->first + " " + std::to_string(least->second));
     VmProcess vm(arguments({"--restart-devices=block"}));
     ::usleep(static_cast<useconds_t>(random() % 80'000));  // the start is among the moments
-    std::vector<pid_t> processes = {vm.pid()};
-    for (pid_t child : children_of(vm.pid())) processes.push_back(child);
-    if (processes.size() > 1) {
-      for (pid_t child : children_of(processes[1])) processes.push_back(child);
-    }
-    const pid_t victim = processes[random() % processes.size()];
-    ++killed[victim == vm.pid() ? "the VMM" : victim == processes[1] ? "the spawner" : "a worker"];
+    const Roles roles = roles_of(vm.pid());
+    std::vector<pid_t> processes = all_of(roles);
+    const auto any = [&random](const std::vector<pid_t>& from) {
+      return from[random() % from.size()];
+    };
+    const bool is_there = !roles.at(least->first).empty();
+    const pid_t victim = is_there ? any(roles.at(least->first)) : vm.pid();
+    ++killed[is_there ? least->first : kVmm];
     ::kill(victim, SIGKILL);
-    const pid_t other = processes[random() % processes.size()];
+    const pid_t other = any(processes);
     const bool both = random() % 2 == 0;
     if (both) ::kill(other, SIGKILL);  // at once
     ::usleep(static_cast<useconds_t>(random() % 20'000));
-    if (processes.size() > 1) {  // its workers may have successors
-      for (pid_t child : children_of(processes[1])) processes.push_back(child);
+    // The workers may have successors.
+    for (pid_t spawner : roles.at(kSpawner)) {
+      for (pid_t child : children_of(spawner)) processes.push_back(child);
     }
     vm.signal(SIGTERM);  // one that lives on
     vm.wait_exit(seconds(30));
     ASSERT_TRUE(ends_soon(processes)) << vm.errors();
     // Only of a VMM that was killed with its spawner the socket may stay.
-    const auto was_killed = [&](pid_t pid) { return pid == victim || (both && pid == other); };
-    if (was_killed(vm.pid()) && processes.size() > 1 && was_killed(processes[1])) {
-      std::filesystem::remove(socket_);
-    }
+    const auto was_killed = [&](const char* role) {
+      const auto& pids = roles.at(role);
+      return std::ranges::count(pids, victim) > 0 || (both && std::ranges::count(pids, other) > 0);
+    };
+    if (was_killed(kVmm) && was_killed(kSpawner)) std::filesystem::remove(socket_);
     ASSERT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
   }
-  for (const auto& [who, number] : killed) std::printf("%s: %d\n", who.c_str(), number);
+  for (const auto& [who, number] : killed) {
+    std::printf("%s: %lu\n", who.c_str(), static_cast<unsigned long>(number));
+  }
 }
 
 TEST_F(NativeWorkerTest, WithoutItsSpawnerTheVmEnds) {
