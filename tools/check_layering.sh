@@ -1,6 +1,6 @@
 #!/bin/bash
 # A folder of src includes only itself and folders above it: the order is here, lowest first.
-# No KVM structure is known above src/hypervisor/kvm.
+# No KVM structure is known above src/hypervisor/kvm. No streams in what crosvm is linked of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,5 +41,10 @@ done < <(grep -rnE '^#include "[a-z0-9_]+/' src --include='*.h' --include='*.cc'
 while IFS=: read -r file line _; do
   complain "$file:$line: only src/hypervisor/kvm may include <linux/kvm.h>"
 done < <(grep -rnE '^#include <(linux|asm)/kvm' src --include='*.h' --include='*.cc' | grep -v '^src/hypervisor/kvm/' || true)
+
+while IFS=: read -r file line included; do
+  complain "$file:$line: ${included#'#include '} would bring the locales of the C++ library into crosvm (docs/adr/0010)"
+done < <(grep -rnE '^#include <(iostream|fstream|sstream|filesystem|locale|regex)>' src --include='*.cc' |
+  grep -vE '_test\.cc:|/rig/' || true)
 
 exit $status

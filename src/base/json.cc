@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -117,11 +116,9 @@ void append_double(std::string& out, double value) {
     out += "null";
     return;
   }
-  std::array<char, 32> digits;
-  auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
-  std::string_view text(digits.data(), end);
+  const std::string text = format_text("{}", value);  // the shortest that is read as the same
   out += text;
-  if (text.find_first_of(".e") == std::string_view::npos) out += ".0";  // stays a double when read
+  if (text.find_first_of(".e") == std::string::npos) out += ".0";  // stays a double when read
 }
 
 }  // namespace

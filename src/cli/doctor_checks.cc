@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
-#include <sstream>
 #include <system_error>
 
 #include "base/format.h"
+#include "cli/text_fields.h"
 
 namespace crosvm::doctor {
 namespace {
@@ -17,13 +16,13 @@ constexpr const char* kOnlyUnsandboxed = "; guests run only with --disable-sandb
 
 /// The name that /etc/group gives a group; "" when it has none.
 std::string group_name(const Host& host, uint32_t id) {
-  std::istringstream lines(host.read("/etc/group").value_or(""));
+  const std::string groups = host.read("/etc/group").value_or("");
   std::string wanted = format_text(":{}:", id);
-  for (std::string line; std::getline(lines, line);) {
+  for (std::string_view line : lines_of(groups)) {
     size_t name_end = line.find(':');
-    size_t id_start = name_end == std::string::npos ? name_end : line.find(':', name_end + 1);
-    if (id_start != std::string::npos && line.compare(id_start, wanted.size(), wanted) == 0) {
-      return line.substr(0, name_end);
+    size_t id_start = name_end == std::string_view::npos ? name_end : line.find(':', name_end + 1);
+    if (id_start != std::string_view::npos && line.compare(id_start, wanted.size(), wanted) == 0) {
+      return std::string(line.substr(0, name_end));
     }
   }
   return "";
@@ -169,10 +168,10 @@ Check check_shmem_huge_pages(const Host& host) {
 Check check_ping(const Host& host) {
   constexpr const char* kPath = "/proc/sys/net/ipv4/ping_group_range";
   Check check{.id = "ping", .object = kPath};
-  std::istringstream text(host.read(kPath).value_or("1 0"));
-  uint64_t low = 1;
-  uint64_t high = 0;
-  text >> low >> high;
+  const std::string range = host.read(kPath).value_or("");
+  const std::vector<std::string_view> ends = words_of(range);
+  const uint64_t low = ends.size() == 2 ? number<uint64_t>(ends[0]) : 1;
+  const uint64_t high = ends.size() == 2 ? number<uint64_t>(ends[1]) : 0;
   bool allowed =
       std::ranges::any_of(host.groups, [&](uint32_t id) { return low <= id && id <= high; });
   if (allowed) {

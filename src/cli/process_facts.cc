@@ -1,5 +1,7 @@
 #include "cli/process_facts.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
@@ -8,68 +10,78 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+#include <cerrno>
+#include <climits>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <memory>
 #include <span>
-#include <sstream>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/format.h"
+#include "cli/text_fields.h"
 
 namespace crosvm::doctor {
 namespace {
 
-namespace fs = std::filesystem;
 using Fields = std::map<std::string, std::string>;
 
-template <class T>
-T number(std::string_view text, int base = 10) {
-  T value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value, base);
-  return value;
+/// A whole file of /proc; "" when it cannot be read.
+std::string contents_of(const std::string& path) {
+  constexpr size_t kStep = 4096;
+  auto file = open_path(path, O_RDONLY);
+  std::string text;
+  for (size_t got = kStep; file && got == kStep;) {
+    const size_t before = text.size();
+    text.resize(before + kStep);
+    got =
+        read_full(*file, std::as_writable_bytes(std::span(text).subspan(before)), path).value_or(0);
+    text.resize(before + got);
+  }
+  return text;
 }
 
-std::string without_space(const std::string& text) {
+std::string without_space(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t");
-  if (first == std::string::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+  if (first == std::string_view::npos) return {};
+  return std::string(text.substr(first, text.find_last_not_of(" \t") - first + 1));
 }
 
 /// "name: value" lines.
 Fields fields_of(const std::string& path) {
   Fields fields;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
+  const std::string text = contents_of(path);
+  for (std::string_view line : lines_of(text)) {
     const size_t colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    fields[line.substr(0, colon)] = without_space(line.substr(colon + 1));
+    if (colon == std::string_view::npos) continue;
+    fields[std::string(line.substr(0, colon))] = without_space(line.substr(colon + 1));
   }
   return fields;
 }
 
 /// The numbers that name entries of a directory; nothing when it cannot be listed.
 std::optional<std::vector<int>> numbers_in(const std::string& path) {
-  std::error_code refused;
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(path.c_str()), ::closedir);
+  if (!folder) return std::nullopt;
   std::vector<int> numbers;
-  for (fs::directory_iterator at(path, refused), end; !refused && at != end;
-       at.increment(refused)) {
-    const std::string name = at->path().filename();
+  errno = 0;
+  while (const dirent* entry = ::readdir(folder.get())) {
+    const std::string_view name = entry->d_name;
     if (std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; })) {
       numbers.push_back(number<int>(name));
     }
   }
-  if (refused) return std::nullopt;
+  if (errno != 0) return std::nullopt;
   std::ranges::sort(numbers);
   return numbers;
 }
 
 std::optional<std::string> link_target(const std::string& path) {
-  std::error_code refused;
-  fs::path target = fs::read_symlink(path, refused);
-  if (refused) return std::nullopt;
-  return target.string();
+  std::string target(PATH_MAX, '\0');
+  const ssize_t length = ::readlink(path.c_str(), target.data(), target.size());
+  if (length < 0) return std::nullopt;
+  target.resize(static_cast<size_t>(length));
+  return target;
 }
 
 std::optional<std::map<std::string, std::string>> namespaces_of(const std::string& proc) {
@@ -89,12 +101,12 @@ DescriptorFacts describe(const std::string& proc, int fd, const std::string& obj
     facts.identity = number<uint64_t>(std::string_view(object).substr(open + 2));
     return facts;
   }
-  std::ifstream info(format_text("{}/fdinfo/{}", proc, fd));
-  for (std::string line; std::getline(info, line);) {
-    std::istringstream words(line);
-    std::string key;
-    uint64_t value = 0;
-    words >> key >> value;
+  const std::string info = contents_of(format_text("{}/fdinfo/{}", proc, fd));
+  for (std::string_view line : lines_of(info)) {
+    const std::vector<std::string_view> words = words_of(line);
+    if (words.size() < 2) continue;
+    const std::string_view key = words[0];
+    const auto value = number<uint64_t>(words[1]);
     if (key == "eventfd-id:" || key == "Pid:") facts.identity = value;
     if (key == "tfd:") facts.watches.push_back(static_cast<int>(value));
   }
@@ -132,11 +144,10 @@ std::vector<LimitFacts> limits_of(const std::string& proc) {
   constexpr size_t kHard = 47;
   constexpr size_t kUnits = 68;
   std::vector<LimitFacts> limits;
-  std::ifstream file(proc + "/limits");
-  std::string line;
-  std::getline(file, line);  // what the columns are
-  while (std::getline(file, line)) {
-    if (line.size() < kHard) continue;
+  const std::string text = contents_of(proc + "/limits");
+  bool heading = true;  // says what the columns are
+  for (std::string_view line : lines_of(text)) {
+    if (std::exchange(heading, false) || line.size() < kHard) continue;
     limits.push_back({.name = without_space(line.substr(0, kSoft)),
                       .soft = without_space(line.substr(kSoft, kHard - kSoft)),
                       .hard = without_space(line.substr(kHard, kUnits - kHard))});
@@ -157,8 +168,8 @@ std::optional<ProcessFacts> facts_of(pid_t pid) {
                      .limits = limits_of(proc),
                      .namespaces = namespaces_of(proc),
                      .descriptors = descriptors_of(proc)};
-  uint32_t real = 0;
-  std::istringstream(status["Uid"]) >> real >> facts.user;
+  const std::string uids = status["Uid"];  // the real one, then the one in force
+  if (const auto ids = words_of(uids); ids.size() > 1) facts.user = number<uint32_t>(ids[1]);
   for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) {
     facts.capabilities[set] = number<uint64_t>(status[set], 16);
   }

@@ -5,9 +5,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <climits>
 #include <csignal>
 #include <ctime>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -44,6 +44,17 @@ struct Service {
 
   const DeviceType& type() const { return *find_device(served->type); }
 };
+
+/// The spawner may have another working directory by the time it removes the file.
+Result<std::string> absolute_path(const std::string& path) {
+  if (path.starts_with('/')) return path;
+  std::string directory(PATH_MAX, '\0');
+  if (::getcwd(directory.data(), directory.size()) == nullptr) {
+    return fail(Error::from_errno("finding", "the working directory"));
+  }
+  directory.resize(directory.find('\0'));
+  return format_text("{}/{}", directory, path);
+}
 
 /// Whether a front-end has just gone, perhaps in the middle of something.
 bool is_disconnect(std::errc why) {
@@ -110,7 +121,7 @@ class ServeRun {
     service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
     if (jails_) {
       TRY(jails_->check_policy(service.type()));
-      TRY(jails_->guard_socket(std::filesystem::absolute(service.socket->path()).string()));
+      TRY(jails_->guard_socket(TRY(absolute_path(service.socket->path()))));
     }
     service.watch = TRY(loop_->watch(service.socket->fd(), EPOLLIN, [this, &service](uint32_t) {
       const EventLoop::WatchId watch = service.watch;
