@@ -1,0 +1,121 @@
+#include "disk/composite/create_composite.h"
+
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "base/format.h"
+#include "disk/composite/composite_descriptor.h"
+#include "disk/new_file.h"
+
+namespace crosvm {
+namespace {
+
+constexpr uint64_t kUnit = 4096;
+constexpr std::string_view kHeaderName = ".header";
+constexpr std::string_view kFooterName = ".footer";
+constexpr std::string_view kFillerName = ".filler";
+
+uint64_t round_up(uint64_t value) { return (value + kUnit - 1) / kUnit * kUnit; }
+
+Result<void> check(const CompositePlan& plan) {
+  if (plan.partitions.empty() || plan.partitions.size() > gpt::kMostPartitions) {
+    return fail(
+        Error::invalid(format_text("{}: a composite disk has 1 to {} partitions, not {}", plan.path,
+                                   gpt::kMostPartitions, plan.partitions.size())));
+  }
+  std::set<std::string_view> labels;
+  uint64_t total = 0;
+  for (const CompositePartition& partition : plan.partitions) {
+    if (!labels.insert(partition.label).second) {
+      return fail(Error::invalid(format_text(
+          "{}: two partitions have the label {}; give one another", plan.path, partition.label)));
+    }
+    if (partition.size == 0) {
+      return fail(
+          Error::invalid(format_text("{}: is empty; a partition needs bytes", partition.path)));
+    }
+    if (partition.writable && partition.size % kUnit != 0) {
+      return fail(Error::invalid(format_text(
+          "{}: its size of {} bytes is not a multiple of {}, which a writable partition needs; "
+          "grow it with truncate, or leave out writable",
+          partition.path, partition.size, kUnit)));
+    }
+    if (partition.size > INT64_MAX / 2 - total) {
+      return fail(
+          Error::invalid(format_text("{}: is too large with {}", plan.path, partition.path)));
+    }
+    total += partition.size;
+  }
+  return {};
+}
+
+/// How a file is named in a composite disk, where relative names lead from its folder.
+Result<std::string> stored_name(const CompositePlan& plan, const std::string& name) {
+  const std::filesystem::path file(name);
+  const std::filesystem::path folder = std::filesystem::path(plan.path).parent_path();
+  if (file.is_absolute() || folder.empty()) return name;
+  std::error_code error;
+  const std::filesystem::path here = std::filesystem::current_path(error);
+  if (error) {
+    return fail(Error::from_errno("looking for", "the working directory", error.value()));
+  }
+  std::filesystem::path led = (here / file).lexically_normal();
+  if (!folder.is_absolute()) led = led.lexically_relative((here / folder).lexically_normal());
+  return led.string();
+}
+
+/// The files of the tables are found wherever the folder goes.
+std::string own_name(const CompositePlan& plan, std::string_view suffix) {
+  return std::filesystem::path(plan.path).filename().string() + std::string(suffix);
+}
+
+Result<gpt::Guid> or_random(const std::optional<gpt::Guid>& guid) {
+  if (guid) return *guid;
+  return gpt::random_guid();
+}
+
+}  // namespace
+
+Result<CompositeFiles> plan_composite(const CompositePlan& plan) {
+  TRY(check(plan));
+  CompositeDescriptor made;
+  std::vector<gpt::Partition> partitions;
+  made.components.push_back({.path = own_name(plan, kHeaderName)});
+  uint64_t offset = gpt::kFirstSector * gpt::kSector;
+  for (const CompositePartition& partition : plan.partitions) {
+    const uint64_t aligned = round_up(partition.size);
+    made.components.push_back({.path = TRY(stored_name(plan, partition.path)),
+                               .offset = offset,
+                               .writable = partition.writable});
+    if (partition.size < aligned) {
+      made.components.push_back(
+          {.path = own_name(plan, kFillerName), .offset = offset + partition.size});
+    }
+    partitions.push_back({.label = partition.label,
+                          .guid = TRY(or_random(partition.guid)),
+                          .first_sector = offset / gpt::kSector,
+                          .sectors = aligned / gpt::kSector});
+    offset += aligned;
+  }
+  made.components.push_back({.path = own_name(plan, kFooterName), .offset = offset});
+  made.length = round_up(offset + gpt::kBackupSectors * gpt::kSector);
+  gpt::Tables tables = TRY(with_context(
+      gpt::make_tables(TRY(or_random(plan.disk_guid)), made.length / gpt::kSector, partitions),
+      plan.path));
+  const size_t padding = made.length - offset - tables.end.size();
+  return CompositeFiles{.descriptor = composite_bytes(made),
+                        .header = std::move(tables.start),
+                        .footer = std::string(padding, '\0') + tables.end,
+                        .filler = std::string(kUnit, '\0')};
+}
+
+Result<void> create_composite(const CompositePlan& plan) {
+  const CompositeFiles files = TRY(plan_composite(plan));
+  TRY(write_new_file(plan.path + std::string(kFillerName), files.filler));
+  TRY(write_new_file(plan.path + std::string(kHeaderName), files.header));
+  TRY(write_new_file(plan.path + std::string(kFooterName), files.footer));
+  return write_new_file(plan.path, files.descriptor);
+}
+
+}  // namespace crosvm

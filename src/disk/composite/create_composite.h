@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "disk/composite/gpt.h"
+
+namespace crosvm {
+
+/// A file that becomes a partition of a composite disk.
+struct CompositePartition {
+  std::string label;  ///< unique, at most 36 UTF-16 units
+  std::string path;   ///< as the user names it, from the working directory
+  uint64_t size = 0;  ///< of the disk that the file is an image of, in bytes
+  bool writable = false;
+  std::optional<gpt::Guid> guid = std::nullopt;  ///< else a random one
+};
+
+/// A composite disk to be made (cli.md 3.6).
+struct CompositePlan {
+  std::string path;  ///< of the file that describes the disk; the others lie beside it
+  std::vector<CompositePartition> partitions;
+  std::optional<gpt::Guid> disk_guid = std::nullopt;  ///< else a random one
+};
+
+/// What the files of a composite disk hold.
+struct CompositeFiles {
+  std::string descriptor;  ///< PATH
+  std::string header;      ///< PATH.header: protective MBR and primary GPT
+  std::string footer;      ///< PATH.footer: the backup GPT
+  std::string filler;      ///< PATH.filler: zeroes, behind read-only partitions
+};
+
+/// Works out the files: partitions begin and end at multiples of 4 KiB (devices.md 4.2). Names are
+/// stored as given, but for relative ones beside a PATH in another folder, which are made to lead
+/// from there. Errors: invalid_argument for no partitions or too many, an empty one, a writable one
+/// of a size that is no multiple of 4 KiB, labels that are not unique or too long; else the errno
+/// of looking for the working directory or random numbers.
+Result<CompositeFiles> plan_composite(const CompositePlan& plan);
+
+/// Makes the files, each complete or not at all, and PATH last. Errors: those of `plan_composite`,
+/// else the errno of the call that failed, which names the file.
+Result<void> create_composite(const CompositePlan& plan);
+
+}  // namespace crosvm
