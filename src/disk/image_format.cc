@@ -4,8 +4,6 @@
 #include <cstring>
 #include <string_view>
 
-#include "base/format.h"
-
 namespace crosvm {
 namespace {
 
@@ -35,43 +33,32 @@ ImageFormat format_of(std::string_view start) {
   return ImageFormat::kRaw;
 }
 
-/// With its article, and what makes a raw image of it.
-struct FormatText {
-  std::string_view name;
-  std::string_view fix;
-};
+}  // namespace
 
-FormatText text_of(ImageFormat format) {
+ImageFormat image_format_of(std::span<const std::byte> start) {
+  return format_of({reinterpret_cast<const char*>(start.data()), start.size()});
+}
+
+std::string_view name_of(ImageFormat format) {
   switch (format) {
     case ImageFormat::kQcow2:
-      return {"a qcow2", "convert it to raw with qemu-img convert -O raw"};
+      return "qcow2";
     case ImageFormat::kZstd:
-      return {"a zstd", "convert it to raw with zstd -d"};
+      return "zstd";
     case ImageFormat::kAndroidSparse:
-      return {"an Android sparse", "convert it to raw with simg2img"};
+      return "android-sparse";
     case ImageFormat::kComposite:
-      return {"a composite", "give its parts as disks of their own"};
+      return "composite";
     case ImageFormat::kRaw:
       break;
   }
-  return {"a raw", ""};
+  return "raw";
 }
-
-}  // namespace
 
 Result<ImageFormat> detect_image_format(const Fd& image, const std::string& object) {
   alignas(kLooked) std::array<std::byte, kLooked> start;  // as direct I/O may want it
   size_t length = TRY(read_full_at(image, 0, start, object));
-  return format_of({reinterpret_cast<const char*>(start.data()), length});
-}
-
-Result<void> require_raw_format(const Fd& image, const std::string& object) {
-  ImageFormat format = TRY(detect_image_format(image, object));
-  if (format == ImageFormat::kRaw) return {};
-  const FormatText text = text_of(format);
-  return fail(Error(std::errc::not_supported,
-                    format_text("{} is {} image, which is not supported by this build yet; {}",
-                                object, text.name, text.fix)));
+  return image_format_of(std::span(start).first(length));
 }
 
 }  // namespace crosvm

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/packet_socket.h"
 #include "base/socket_pair.h"
+#include "jail/broker_channel.h"
 #include "jail/worker_order.h"
 
 namespace crosvm {
@@ -19,6 +20,7 @@ struct JailedServices::State {
     PacketSocket channel;  // its end tells the process to end
     EventLoop::WatchId watch = 0;
     bool ended = false;
+    BrokerDesk files;
   };
 
   EventLoop& loop;
@@ -40,9 +42,15 @@ struct JailedServices::State {
 /// What a process says is whether it has begun to serve.
 void JailedServices::State::hear(uint32_t number) {
   Process& process = processes[number];
-  loop.unwatch(std::exchange(process.watch, 0));
   auto packet = process.channel.receive();
-  if (!packet || !*packet) return;  // it has ended, which the spawner tells
+  if (packet && *packet && BrokerDesk::concerns(**packet)) {
+    // One that cannot be answered has ended, which the spawner tells, as below.
+    (void)process.channel.send(process.files.answer(**packet));
+    return;
+  }
+  loop.unwatch(std::exchange(process.watch, 0));
+  process.files.close();
+  if (!packet || !*packet) return;
   if (auto answer = decode_worker_answer(**packet); !answer) {
     log::error("{}: {}", process.name, answer.error().what());
   }
@@ -130,8 +138,11 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
   State* state = state_.get();
   const EventLoop::WatchId watch = TRY(
       state->loop.watch(ours.fd(), EPOLLIN, [state, number](uint32_t) { state->hear(number); }));
-  state->processes.push_back(
-      {.name = name, .channel = std::move(ours), .watch = watch, .ended = false});
+  state->processes.push_back({.name = name,
+                              .channel = std::move(ours),
+                              .watch = watch,
+                              .ended = false,
+                              .files = BrokerDesk(opened.broker(), false)});
   return state->spawner->spawn(number, name, std::move(channel.theirs));
 }
 

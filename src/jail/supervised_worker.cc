@@ -34,10 +34,12 @@ Result<FdPair> make_pipe() {
 
 }  // namespace
 
-SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder order)
+SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder order,
+                                   std::unique_ptr<FileBroker> files)
     : context_(std::move(context)),
       rules_(rules),
       order_(std::move(order)),
+      files_(std::move(files), rules.restarts),
       channel_(Fd(), kWorkerPackets) {}
 
 SupervisedWorker::~SupervisedWorker() { forget_process(); }
@@ -91,6 +93,10 @@ Result<DeviceInfo> SupervisedWorker::await_answer() {
                                     kStartPatience.count())));
     }
     auto packet = channel_.receive();
+    if (packet && *packet && BrokerDesk::concerns(**packet)) {
+      TRY(channel_.send(files_.answer(**packet)));
+      continue;
+    }
     if (packet && *packet) return decode_worker_answer(**packet);
     // The spawner knows why.
     if (!gone_) TRY(context_.spawner.wait_for_end(number_));
@@ -116,6 +122,7 @@ VhostUserOptions SupervisedWorker::backend_options(const DeviceInfo& info) {
 
 Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::finish() {
   auto info = with_context(await_answer(), name());
+  files_.close();
   if (!info) {
     phase_ = Phase::kEnded;
     return fail(std::move(info).error());
@@ -229,8 +236,12 @@ void SupervisedWorker::replace_when_over() {
 }
 
 void SupervisedWorker::answered() {
-  context_.loop.unwatch(std::exchange(channel_watch_, 0));
   auto packet = channel_.receive();
+  if (packet && *packet && BrokerDesk::concerns(**packet)) {
+    if (!channel_.send(files_.answer(**packet))) kill();
+    return;
+  }
+  context_.loop.unwatch(std::exchange(channel_watch_, 0));
   if (!packet || !*packet) return kill();  // the spawner says why
   if (auto info = decode_worker_answer(**packet); !info) {
     log::error("{}: its new process does not serve it: {}", name(), info.error().what());

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/packet_socket.h"
 #include "base/result.h"
+#include "jail/broker_channel.h"
 #include "jail/spawner.h"
 #include "jail/worker_order.h"
 #include "vhost/vhost_user_backend.h"
@@ -39,8 +40,10 @@ class SupervisedWorker {
     std::function<void(const std::string& device, const std::string& cause)> died;
   };
 
-  /// `order` lacks what each process gets of its own: frontend and witness.
-  SupervisedWorker(Context context, Rules rules, WorkerOrder order);
+  /// `order` lacks what each process gets of its own: frontend and witness. `files`, if there is
+  /// one, opens what the device's files name.
+  SupervisedWorker(Context context, Rules rules, WorkerOrder order,
+                   std::unique_ptr<FileBroker> files);
   ~SupervisedWorker();
   SupervisedWorker(const SupervisedWorker&) = delete;
   SupervisedWorker& operator=(const SupervisedWorker&) = delete;
@@ -87,6 +90,7 @@ class SupervisedWorker {
   Context context_;
   Rules rules_;
   WorkerOrder order_;
+  BrokerDesk files_;
   Phase phase_ = Phase::kStarting;
   uint32_t number_ = 0;
   std::string cause_;  // of the end of the present process

@@ -11,6 +11,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/packet_socket.h"
+#include "jail/broker_channel.h"
 #include "jail/enter_jail.h"
 #include "jail/seccomp_filter.h"
 #include "jail/spawner_process.h"
@@ -48,8 +49,10 @@ class Worker {
     TRY(enter_jail(jail));
     TRY(install_filter(filter, order.denied_call));
     // From here on it may meet what an image or a guest wrote.
+    ChannelBroker files(channel_);
     auto make = [&](DeviceEvents& events) {
-      return opened->create({.loop = *loop_, .events = events, .rings = std::move(rings)});
+      return opened->create(
+          {.loop = *loop_, .events = events, .rings = std::move(rings), .files = &files});
     };
     auto gone = [this](const Error&) { loop_->stop(); };
     server_ = TRY(VhostUserServer::create(*loop_, order.name, make, gone));

@@ -123,7 +123,7 @@ Result<uint32_t> Workers::start(const DeviceType& type, const std::string& name,
                           const std::string& cause) { state->died(device, cause); }},
       SupervisedWorker::Rules{.restarts = restarts,
                               .restarts_a_minute = state->options.restarts_a_minute},
-      TRY(state->order_for(type, name, text, opened)));
+      TRY(state->order_for(type, name, text, opened)), opened.broker());
   TRY(worker->start());
   state->workers.push_back(std::move(worker));
   return static_cast<uint32_t>(state->workers.size() - 1);

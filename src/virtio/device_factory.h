@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "base/file_broker.h"
 #include "base/io_uring.h"
 #include "base/key_value.h"
 #include "base/result.h"
@@ -23,6 +24,8 @@ struct DeviceContext {
   /// As many as the factory asked for, or none where the host has no io_uring; created before any
   /// system call filter.
   std::vector<IoUring> rings;
+  /// Opens what its files name, while it is being created; null: nothing is.
+  FileBroker* files = nullptr;
 };
 
 /// How a kind of device is made, in steps (design: parse, open, spawn, create):
@@ -38,6 +41,7 @@ struct DeviceContext {
 ///       static Result<std::unique_ptr<VirtioDevice>> create(     // in the jail; sees no path
 ///           const Config& config, Resources resources, DeviceContext context);
 ///       static constexpr bool kIdempotent = true;  // optional: a request may be executed twice
+///       static std::unique_ptr<FileBroker> broker(const Config& config);  // optional: in the VMM
 ///     };
 ///
 /// Only a device that says kIdempotent may be started anew after its process has died: what that
@@ -73,6 +77,8 @@ class OpenedDevice {
   virtual size_t rings() const = 0;
   /// Once, instead of `create`: for DeviceType::receive, where the device will run.
   virtual PackedResources pack() { return {}; }
+  /// What opens the files that its files name, in the process that called `open`; null: nobody.
+  virtual std::unique_ptr<FileBroker> broker() const { return nullptr; }
   /// Once; the descriptors move into the device.
   virtual Result<std::unique_ptr<VirtioDevice>> create(DeviceContext context) = 0;
 };
@@ -147,7 +153,13 @@ class Opened : public OpenedDevice {
     resources_.visit(packer);
     return std::move(packer.packed);
   }
+  std::unique_ptr<FileBroker> broker() const override {
+    if constexpr (requires { F::broker(config_); }) return F::broker(config_);
+    return nullptr;
+  }
   Result<std::unique_ptr<VirtioDevice>> create(DeviceContext context) override {
+    const auto own = context.files ? nullptr : broker();
+    if (own) context.files = own.get();
     return F::create(config_, std::move(resources_), std::move(context));
   }
 

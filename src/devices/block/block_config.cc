@@ -44,9 +44,17 @@ std::string_view name_of(AsyncExecutor executor) {
   return std::ranges::find(kExecutors, executor, &KvName<AsyncExecutor>::value)->name;
 }
 
+constexpr std::array<KvName<ImageFormat>, 5> kFormats = {
+    {{"raw", ImageFormat::kRaw},
+     {"qcow2", ImageFormat::kQcow2},
+     {"zstd", ImageFormat::kZstd},
+     {"android-sparse", ImageFormat::kAndroidSparse},
+     {"composite", ImageFormat::kComposite}}};
+
 }  // namespace
 
 static std::span<const KvName<AsyncExecutor>> kv_names(AsyncExecutor) { return kExecutors; }
+static std::span<const KvName<ImageFormat>> kv_names(ImageFormat) { return kFormats; }
 
 namespace {
 /// A key that is known and refused: reading it is the error.
@@ -75,8 +83,8 @@ Result<BlockConfig> BlockConfig::parse(const KeyValues& text) {
                  kv_key("id", config.id), kv_key("multiple-workers", config.multiple_workers),
                  kv_key("async-executor", config.async_executor).or_alias("async_executor"),
                  kv_key("packed-queue", config.packed_queue), kv_key("bootindex", bootindex),
-                 kv_key("pci-address", config.pci_address),
-                 kv_key("dontcache", config.dontcache)}));
+                 kv_key("pci-address", config.pci_address), kv_key("dontcache", config.dontcache),
+                 kv_key("format", config.format), kv_key("allow-backing", config.allow_backing)}));
   TRY(check(config));
   return config;
 }
@@ -95,6 +103,15 @@ std::string BlockConfig::to_text() const {
   if (packed_queue) text += ",packed-queue=true";
   if (pci_address) text += ",pci-address=" + quoted(*pci_address);
   if (dontcache) text += ",dontcache=true";
+  if (format) text += format_text(",format={}", name_of(*format));
+  if (!allow_backing.empty()) {
+    text += ",allow-backing=[";
+    for (const std::string& path : allow_backing) {
+      if (&path != &allow_backing.front()) text += ',';
+      text += quoted(path);
+    }
+    text += ']';
+  }
   return text;
 }
 

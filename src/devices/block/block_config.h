@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/key_value.h"
 #include "base/result.h"
+#include "disk/image_format.h"
 
 namespace crosvm {
 
@@ -33,6 +35,10 @@ struct BlockConfig {
   bool packed_queue = false;
   std::optional<std::string> pci_address;  ///< for the VMM
   bool dontcache = false;                  ///< RWF_DONTCACHE
+  /// Of the image; none: found out by its first bytes.
+  std::optional<ImageFormat> format;
+  /// Files that its images may name although they lie elsewhere, and folders of such.
+  std::vector<std::string> allow_backing;
 
   /// Errors: invalid_argument naming the key and what it takes.
   static Result<BlockConfig> parse(const KeyValues& text);

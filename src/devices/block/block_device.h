@@ -76,6 +76,7 @@ struct BlockFactory {
   /// Opens and locks the image. Errors name the file and what helps.
   static Result<Resources> open(const Config& config);
   static size_t rings(const Config& config);
+  static std::unique_ptr<FileBroker> broker(const Config& config);
   static Result<std::unique_ptr<VirtioDevice>> create(const Config& config, Resources resources,
                                                       DeviceContext context);
 };

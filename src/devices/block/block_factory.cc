@@ -1,106 +1,37 @@
-#include <fcntl.h>
-#include <sys/file.h>
-#include <time.h>
+#include <utility>
 
-#include <chrono>
-
-#include "base/format.h"
 #include "base/log.h"
-#include "base/user_file.h"
 #include "devices/block/block_device.h"
-#include "disk/image_format.h"
-#include "disk/raw_disk.h"
+#include "disk/image_file.h"
+#include "disk/image_names.h"
+#include "disk/open_disk.h"
+#include "disk/raw_image.h"
 
 namespace crosvm {
 namespace {
 
-constexpr auto kLockPatience = std::chrono::seconds(1);
-constexpr timespec kLockPoll{.tv_sec = 0, .tv_nsec = 20'000'000};
-
-bool is_forbidden(std::errc code) {
-  return code == std::errc::permission_denied || code == std::errc::operation_not_permitted ||
-         code == std::errc::read_only_file_system;
+ImageFileOptions file_options(const BlockConfig& config) {
+  return {.read_only = config.read_only, .direct = config.direct, .lock = config.lock};
 }
 
-Result<Fd> open_image(const BlockConfig& config) {
-  // Not blocking: a FIFO would wait for somebody to open its other end.
-  int flags = (config.read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK;
-  Result<Fd> image = open_user_file(config.path, flags);
-  if (!image && !config.read_only && is_forbidden(image.error().code())) {
-    return fail(Error(image.error().code(), image.error().what() + ", or add ro"));
+/// Whether more than one worker may have it open, each with a disk of its own.
+Result<bool> can_be_shared(const Fd& image, const BlockConfig& config) {
+  const ImageFormat format =
+      config.format ? *config.format : TRY(detect_image_format(image, config.path));
+  if (format != ImageFormat::kRaw) {
+    log::warn(
+        "{}: multiple-workers has no effect: one worker must look after the tables of a {} "
+        "image",
+        config.path, name_of(format));
+    return false;
   }
-  if (!image) return image;
-  Result<uint64_t> size = file_size(*image, config.path);  // neither a directory nor a pipe
-  if (!size && size.error().code() == std::errc::invalid_argument) {
-    return fail(
-        Error::invalid(size.error().what() + "; a disk is an image file or a block device"));
-  }
-  if (!size) return fail(std::move(size).error());
-  return image;
-}
-
-Error in_use(const BlockConfig& config) {
-  constexpr auto kCode = std::errc::resource_unavailable_try_again;
-  if (config.read_only) {
-    return Error(kCode, config.path +
-                            " is being written by another process, perhaps another VM; end that "
-                            "one, or give lock=false and read what may be half written");
-  }
-  return Error(kCode, config.path +
-                          " is in use by another process, perhaps another VM; end that one, give "
-                          "ro to both, or lock=false at the risk of its contents");
-}
-
-/// Keeps others from writing what we read or write. The VM that had the image before may be on its
-/// way out, so this tries for a second. A signal, which may want the end of this one, is not kept
-/// waiting: interrupted.
-Result<void> lock_image(const Fd& image, const BlockConfig& config) {
-  int operation = (config.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
-  auto give_up = std::chrono::steady_clock::now() + kLockPatience;
-  while (::flock(image.get(), operation) != 0) {
-    int error = errno;
-    if (error == EWOULDBLOCK) {
-      if (std::chrono::steady_clock::now() >= give_up) return fail(in_use(config));
-      error = ::clock_nanosleep(CLOCK_MONOTONIC, 0, &kLockPoll, nullptr);
-      if (error == 0) continue;
-    }
-    Error failed = Error::from_errno("locking", config.path, error);
-    if (error == EINTR) return fail(std::move(failed));
-    return fail(
-        Error(failed.code(), failed.what() + "; give lock=false if nobody else has it in use"));
-  }
-  return {};
-}
-
-/// The descriptor of `/proc/self/fd/N` comes with the access that it was opened with.
-Result<void> check_access(const Fd& image, const BlockConfig& config) {
-  int flags = ::fcntl(image.get(), F_GETFL);
-  if (flags < 0) return fail(Error::from_errno("looking at", config.path));
-  int access = flags & O_ACCMODE;
-  if (access == O_RDWR || (access == O_RDONLY && config.read_only)) return {};
-  return fail(Error(std::errc::permission_denied,
-                    config.path + " is not open for reading and writing; open it so, or add ro"));
-}
-
-/// Blocking, as io_uring gives up on a slow read of a file that is not; direct where that is asked.
-Result<void> set_flags(const Fd& image, const BlockConfig& config) {
-  int flags = ::fcntl(image.get(), F_GETFL) & ~O_NONBLOCK;
-  if (::fcntl(image.get(), F_SETFL, flags) != 0) {
-    return fail(Error::from_errno("preparing", config.path));
-  }
-  if (!config.direct || ::fcntl(image.get(), F_SETFL, flags | O_DIRECT) == 0) return {};
-  return fail(Error(std::errc::not_supported,
-                    config.path + ": its file system has no direct I/O; leave out direct"));
-}
-
-Result<std::unique_ptr<Disk>> make_disk(EventLoop& loop, std::shared_ptr<const Fd> image,
-                                        const RawImageFacts& facts, const BlockConfig& config,
-                                        std::optional<IoUring> ring) {
-  auto file = TRY(make_async_file(loop, std::move(image), std::move(ring)));
-  RawDiskOptions options{.read_only = config.read_only,
-                         .sparse = config.sparse,
-                         .dontcache = config.dontcache && !config.direct};
-  return TRY(RawDisk::create(std::move(file), facts, options, config.path));
+  const RawImageFacts facts = TRY(inspect_raw_image(image, config.path));
+  if (facts.alignment.offset <= BlockConfig::kSectorSize) return true;
+  log::warn(
+      "{}: multiple-workers has no effect: direct I/O here is in blocks of {} bytes, and one "
+      "worker must keep writes to one block apart",
+      config.path, facts.alignment.offset);
+  return false;
 }
 
 }  // namespace
@@ -110,11 +41,15 @@ Result<BlockResources> BlockFactory::open(const BlockConfig& config) {
   if (config.async_executor == AsyncExecutor::kUring) {
     TRY(with_context(IoUring::create(1), "async-executor=uring"));
   }
-  Fd image = TRY(open_image(config));
-  TRY(check_access(image, config));
-  if (config.lock) TRY(lock_image(image, config));
-  TRY(set_flags(image, config));
-  return BlockResources{.image = std::move(image)};
+  return BlockResources{.image = TRY(open_image_file(config.path, file_options(config)))};
+}
+
+std::unique_ptr<FileBroker> BlockFactory::broker(const BlockConfig& config) {
+  return std::make_unique<ImageNames>(ImageNames::Options{.path = config.path,
+                                                          .allowed = config.allow_backing,
+                                                          .read_only = config.read_only,
+                                                          .direct = config.direct,
+                                                          .lock = config.lock});
 }
 
 size_t BlockFactory::rings(const BlockConfig& config) {
@@ -125,19 +60,21 @@ size_t BlockFactory::rings(const BlockConfig& config) {
 Result<std::unique_ptr<VirtioDevice>> BlockFactory::create(const BlockConfig& config,
                                                            BlockResources resources,
                                                            DeviceContext context) {
-  TRY(require_raw_format(resources.image, config.path));
-  RawImageFacts facts = TRY(inspect_raw_image(resources.image, config.path));
   BlockConfig used = config;
-  if (used.multiple_workers && facts.alignment.offset > BlockConfig::kSectorSize) {
-    log::warn(
-        "{}: multiple-workers has no effect: direct I/O here is in blocks of {} bytes, and "
-        "one worker must keep writes to one block apart",
-        config.path, facts.alignment.offset);
-    used.multiple_workers = false;
-  }
-  auto image = std::make_shared<Fd>(std::move(resources.image));  // the disks' only owner
-  auto make = [image, facts, used](EventLoop& loop, std::optional<IoUring> ring) {
-    return make_disk(loop, image, facts, used, std::move(ring));
+  if (used.multiple_workers) used.multiple_workers = TRY(can_be_shared(resources.image, config));
+  const DiskOptions options{.object = config.path,
+                            .read_only = config.read_only,
+                            .sparse = config.sparse,
+                            .dontcache = config.dontcache && !config.direct,
+                            .format = config.format};
+  auto image = std::make_shared<const Fd>(std::move(resources.image));
+  // The broker is there while the device is created. Workers that start later have a raw disk,
+  // which names nothing.
+  auto make = [image, options, broker = context.files](
+                  EventLoop& loop,
+                  std::optional<IoUring> ring) mutable -> Result<std::unique_ptr<Disk>> {
+    AsyncFiles files = TRY(AsyncFiles::create(loop, std::move(ring)));
+    return open_disk(image, options, files, std::exchange(broker, nullptr));
   };
   return TRY(BlockDevice::create(used, std::move(make), std::move(context)));
 }
