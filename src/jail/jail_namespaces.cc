@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -104,6 +105,31 @@ int write_text(const char* path, const std::string& text) {
   ::_exit(kNotExecuted);
 }
 
+/// Its own copy of our memory: it goes on where we are.
+long clone_copying(int& pidfd, const std::function<void()>& live) {
+  clone_args request = {};
+  request.flags = kNamespaces | CLONE_PIDFD;
+  request.pidfd = reinterpret_cast<uintptr_t>(&pidfd);
+  request.exit_signal = SIGCHLD;
+  const long pid = ::syscall(__NR_clone3, &request, sizeof(request));
+  if (pid == 0) live();
+  return pid;
+}
+
+/// In our memory, on a stack of its own within ours, which stays as it is until the child is out
+/// of our memory.
+long clone_sharing(int& pidfd, const std::function<void()>& live) {
+  constexpr size_t kStackBytes = 16384;
+  alignas(16) std::array<std::byte, kStackBytes> stack __attribute__((uninitialized));
+  auto begin = [](void* argument) {
+    (*static_cast<const std::function<void()>*>(argument))();
+    return 0;
+  };
+  return ::clone(begin, stack.data() + stack.size(),
+                 static_cast<int>(kNamespaces | CLONE_PIDFD | CLONE_VM | CLONE_VFORK | SIGCHLD),
+                 const_cast<std::function<void()>*>(&live), &pidfd);
+}
+
 void reap(pid_t pid) {
   while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) continue;
 }
@@ -116,7 +142,8 @@ std::string sandbox_hint(int error) {
       cause_of(error));
 }
 
-Result<NamespacedProcess> clone_into_namespaces(const std::function<void()>& execute) {
+Result<NamespacedProcess> clone_into_namespaces(const std::function<void()>& execute,
+                                                ChildMemory memory) {
   constexpr std::string_view kObject = "namespaces for a device process";
   const std::array<std::string, 3> maps = {"deny", id_map(::geteuid()), id_map(::getegid())};
   int ends[2];
@@ -125,12 +152,12 @@ Result<NamespacedProcess> clone_into_namespaces(const std::function<void()>& exe
   Fd tell(ends[1]);
 
   int pidfd = -1;
-  clone_args request = {};
-  request.flags = kNamespaces | CLONE_PIDFD;
-  request.pidfd = reinterpret_cast<uintptr_t>(&pidfd);
-  request.exit_signal = SIGCHLD;
-  long pid = ::syscall(__NR_clone3, &request, sizeof(request));
-  if (pid == 0) live_as_child(maps, tell.get(), execute);
+  const std::function<void()> live = [&] { live_as_child(maps, tell.get(), execute); };
+#ifdef CROSVM_SANITIZE
+  memory = ChildMemory::kCopy;  // theirs is not to be shared
+#endif
+  const long pid =
+      memory == ChildMemory::kShared ? clone_sharing(pidfd, live) : clone_copying(pidfd, live);
   if (pid < 0) {
     int error = errno;
     Error what = Error::from_errno("creating", kObject, error);

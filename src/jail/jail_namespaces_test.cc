@@ -55,6 +55,20 @@ TEST(JailNamespacesTest, AChildThatExecutesNothingIs127) {
   EXPECT_EQ(test::wait_for(*process), 127);
 }
 
+TEST(JailNamespacesTest, AChildInOurMemoryExecutesAndLeavesIt) {
+  char* const arguments[] = {const_cast<char*>("sh"), const_cast<char*>("-c"),
+                             const_cast<char*>("exit $((30 + $$ + $(id -u)))"), nullptr};
+  char* const environment[] = {nullptr};
+  auto process = clone_into_namespaces([&] { ::execve("/bin/sh", arguments, environment); },
+                                       ChildMemory::kShared);
+  ASSERT_TRUE(process) << process.error().what();
+  EXPECT_EQ(test::wait_for(*process), 31);  // process 1, user 0
+
+  auto none = clone_into_namespaces([] {}, ChildMemory::kShared);
+  ASSERT_TRUE(none) << none.error().what();
+  EXPECT_EQ(test::wait_for(*none), 127);
+}
+
 TEST(JailNamespacesTest, ThePidfdIsOfTheChild) {
   auto process = clone_into_namespaces([] { ::pause(); });
   ASSERT_TRUE(process) << process.error().what();

@@ -112,7 +112,8 @@ Result<std::unique_ptr<SpawnedWorker>> SpawnedWorker::start(EventLoop& loop, con
                       .listener = listener.theirs.get(),
                       .arguments = arguments,
                       .environment = environment.data()};
-  NamespacedProcess process = TRY(clone_into_namespaces([&run] { execute(run); }));
+  NamespacedProcess process =
+      TRY(clone_into_namespaces([&run] { execute(run); }, ChildMemory::kShared));
   worker->pidfd_ = std::move(process.pidfd);
   worker->listener_channel_ = PacketSocket(std::move(listener.ours), kListenerPackets);
   TRY(worker->watch());
