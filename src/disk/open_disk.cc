@@ -1,8 +1,11 @@
 #include "disk/open_disk.h"
 
 #include <utility>
+#include <vector>
 
 #include "base/format.h"
+#include "disk/android_sparse/android_sparse_disk.h"
+#include "disk/composite/composite_disk.h"
 #include "disk/guarded_disk.h"
 #include "disk/raw_disk.h"
 
@@ -20,6 +23,10 @@ class Opener {
     switch (format) {
       case ImageFormat::kRaw:
         return open_raw(std::move(image), options);
+      case ImageFormat::kAndroidSparse:
+        return open_android_sparse(std::move(image), options);
+      case ImageFormat::kComposite:
+        return open_composite(*image, options);
       default:
         return fail(Error(std::errc::not_supported,
                           format_text("{}: it is a {} image, which is not supported by this build "
@@ -46,8 +53,58 @@ class Opener {
         options.object));
   }
 
+  Result<std::unique_ptr<Disk>> open_android_sparse(std::shared_ptr<const Fd> image,
+                                                    const DiskOptions& options) {
+    TRY(require_read_only(ImageFormat::kAndroidSparse, options));
+    ImageReader reader = TRY(ImageReader::create(*image, options.object));
+    SparseMap map = TRY(SparseMap::read(reader));
+    return std::make_unique<AndroidSparseDisk>(std::move(map),
+                                               TRY(raw_disk(std::move(image), options)));
+  }
+
+  Result<std::unique_ptr<Disk>> open_composite(const Fd& image, const DiskOptions& options) {
+    const CompositeDescriptor descriptor = TRY(read_composite(image, options.object));
+    std::vector<std::unique_ptr<Disk>> components;
+    for (const CompositeComponent& part : descriptor.components) {
+      const bool writable = part.writable && !options.read_only;
+      components.push_back(TRY(open_named(part.path, writable, std::nullopt, options)));
+    }
+    return TRY(CompositeDisk::create(descriptor, std::move(components), options.read_only,
+                                     options.object));
+  }
+
+  /// An image that the present one names.
+  Result<std::unique_ptr<Disk>> open_named(const std::string& name, bool writable,
+                                           std::optional<ImageFormat> format,
+                                           const DiskOptions& options) {
+    if (!broker_) {
+      return fail(Error(std::errc::permission_denied,
+                        options.object + ": it names other files, and nobody opens them here"));
+    }
+    FileBroker::File file = TRY(with_context(
+        broker_->open({.from = from_, .name = name, .writable = writable}), options.object));
+    DiskOptions named = options;
+    named.object = file.object;
+    named.read_only = !writable;
+    named.format = format;
+    const uint32_t from = std::exchange(from_, file.number);
+    auto disk = open(std::make_shared<const Fd>(std::move(file.fd)), named);
+    from_ = from;
+    return disk;
+  }
+
+  /// A format that cannot be written.
+  static Result<void> require_read_only(ImageFormat format, const DiskOptions& options) {
+    if (options.read_only) return {};
+    return fail(Error(std::errc::read_only_file_system,
+                      format_text("{}: {} images cannot be written; add ro, or convert it with "
+                                  "crosvm disk convert",
+                                  options.object, name_of(format))));
+  }
+
   AsyncFiles& files_;
   FileBroker* broker_;
+  uint32_t from_ = 0;  // what the broker calls the image that is being opened
 };
 
 }  // namespace

@@ -1,0 +1,120 @@
+#include "disk/open_disk.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "disk/composite/composite_descriptor.h"
+#include "disk/image_names.h"
+
+namespace crosvm {
+namespace {
+
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+struct Transfer final : DiskRequest {
+  Transfer(Kind what, uint64_t at, std::string& text) {
+    kind = what;
+    offset = at;
+    length = text.size();
+    buffers = {GuestSlice::over(std::as_writable_bytes(std::span(text)))};
+  }
+  void disk_done(int error) override { result = error; }
+  int result = -1;
+};
+
+/// Images in a folder of their own, opened as a device does.
+class OpenDiskTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = ::testing::TempDir() + "open_XXXXXX";
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    root_ = name;
+  }
+  void TearDown() override {
+    disk_.reset();
+    fs::remove_all(root_);
+  }
+  void file(const std::string& name, std::string_view contents) {
+    std::ofstream(root_ / name, std::ios::binary) << contents;
+  }
+  Result<void> open(const std::string& name, bool read_only = false) {
+    const std::string path = root_ / name;
+    ImageNames names({.path = path, .allowed = {}, .read_only = read_only});
+    auto files = TRY(AsyncFiles::create(*loop_, {}));
+    auto image = TRY(open_image_file(path, {.read_only = read_only}));
+    disk_ = TRY(open_disk(std::make_shared<const Fd>(std::move(image)),
+                          {.object = name, .read_only = read_only}, files, &names));
+    return {};
+  }
+  int run(Transfer& transfer) {
+    disk_->start(transfer);
+    disk_->submit();
+    while (transfer.result < 0) EXPECT_TRUE(loop_->run_once(std::chrono::seconds(10)));
+    return transfer.result;
+  }
+  std::string read(uint64_t offset, size_t length) {
+    std::string text(length, '?');
+    Transfer transfer(DiskRequest::Kind::kRead, offset, text);
+    EXPECT_EQ(run(transfer), 0);
+    return text;
+  }
+  int write(uint64_t offset, std::string text) {
+    Transfer transfer(DiskRequest::Kind::kWrite, offset, text);
+    return run(transfer);
+  }
+
+  fs::path root_;
+  std::unique_ptr<EventLoop> loop_ = std::move(*EventLoop::create());
+  std::unique_ptr<Disk> disk_;
+};
+
+TEST_F(OpenDiskTest, ACompositeDiskIsItsParts) {
+  file("a.img", std::string(8192, 'a'));
+  file("b.img", std::string(4096, 'b'));
+  CompositeDescriptor descriptor{.length = 12288, .components = {}};
+  descriptor.components.push_back({.path = "a.img", .offset = 0});
+  descriptor.components.push_back({.path = "b.img", .offset = 8192, .writable = true});
+  file("all.img", composite_bytes(descriptor));
+  auto opened = open("all.img");
+  ASSERT_TRUE(opened) << opened.error().what();
+  EXPECT_EQ(disk_->size(), 12288u);
+  EXPECT_EQ(read(8192 - 2, 4), "aabb");
+  EXPECT_EQ(write(8192, std::string(512, 'c')), 0);
+  EXPECT_EQ(write(0, std::string(512, 'c')), EROFS);
+  EXPECT_EQ(read(8192 + 510, 4), "ccbb");
+}
+
+TEST_F(OpenDiskTest, AChainThatGoesRoundEnds) {
+  CompositeDescriptor descriptor{.length = 4096, .components = {}};
+  descriptor.components.push_back({.path = "self.img", .offset = 0});
+  file("self.img", composite_bytes(descriptor));
+  auto opened = open("self.img", true);
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().what(), HasSubstr("circle"));
+}
+
+TEST_F(OpenDiskTest, APartElsewhereIsRefused) {
+  CompositeDescriptor descriptor{.length = 4096, .components = {}};
+  descriptor.components.push_back({.path = "/etc/passwd", .offset = 0});
+  file("evil.img", composite_bytes(descriptor));
+  auto opened = open("evil.img", true);
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().what(), HasSubstr("evil.img: an image names '/etc/passwd', which lies "
+                                               "outside the folder of"));
+  EXPECT_THAT(opened.error().what(), HasSubstr("give allow-backing=/etc/passwd"));
+}
+
+TEST_F(OpenDiskTest, WhatCannotBeWrittenWantsRo) {
+  file("sparse.img", std::string("\x3a\xff\x26\xed\1\0\0\0", 8));
+  auto opened = open("sparse.img");
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().what(), HasSubstr("android-sparse images cannot be written; add ro"));
+  EXPECT_FALSE(open("sparse.img", true));  // and it is cut short
+}
+
+}  // namespace
+}  // namespace crosvm
