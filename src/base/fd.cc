@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include <charconv>
 #include <string_view>
@@ -125,10 +126,16 @@ void signal_eventfd(const Fd& fd) {
 
 uint64_t drain_eventfd(const Fd& fd) {
   uint64_t count = 0;
+  const iovec place = {.iov_base = &count, .iov_len = sizeof(count)};
   ssize_t got;
   do {
-    got = ::read(fd.get(), &count, sizeof(count));
+    // Whether it blocks is a flag of the open file, which a peer that has it too may change, and
+    // some do for a moment.
+    got = ::preadv2(fd.get(), &place, 1, -1, RWF_NOWAIT);
   } while (got < 0 && errno == EINTR);
+  if (got < 0 && errno == EOPNOTSUPP) {  // before Linux 5.8
+    got = ::read(fd.get(), &count, sizeof(count));
+  }
   return got == static_cast<ssize_t>(sizeof(count)) ? count : 0;
 }
 

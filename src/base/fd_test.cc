@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdlib>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -171,6 +173,20 @@ TEST(Fd, EventfdCountsSignals) {
   ASSERT_EQ(::write(event.get(), &nearly_full, sizeof(nearly_full)), 8);
   signal_eventfd(event);  // full: does not block
   EXPECT_NE(drain_eventfd(event), 0u);
+}
+
+/// Its flags belong to the open file: a peer that was given it may have made it blocking.
+TEST(EventfdTest, IsDrainedWithoutWaitingWhateverItsFlags) {
+  const Fd event = std::move(*make_eventfd());
+  ASSERT_EQ(::fcntl(event.get(), F_SETFL, 0), 0);
+  auto count = std::async(std::launch::async, [&event] { return drain_eventfd(event); });
+  const bool waits = count.wait_for(std::chrono::seconds(10)) == std::future_status::timeout;
+  EXPECT_FALSE(waits);
+  if (waits) signal_eventfd(event);
+  EXPECT_EQ(count.get(), waits ? 1u : 0u);
+  signal_eventfd(event);
+  signal_eventfd(event);
+  EXPECT_EQ(drain_eventfd(event), 2u);
 }
 
 }  // namespace
