@@ -54,7 +54,8 @@ std::string content(uint64_t block, uint64_t version) {
   return text;
 }
 
-/// Kills processes of a host at random moments, those that are only starting too.
+/// Kills processes of a host at random moments, those that are only starting too; but not always
+/// those, or on a busy machine none would ever serve.
 class Killer {
  public:
   Killer(const WorkerHost& host, uint64_t seed) : host_(host), random_(seed) {
@@ -70,11 +71,18 @@ class Killer {
  private:
   void run() {
     while (!stopping_) {
+      if (random_() % 4 == 0) await_one_that_serves();
       const auto pause = std::chrono::microseconds(random_() % 30'000);
       std::this_thread::sleep_for(pause);
       for (const pid_t pid : host_.processes()) {
         if (!stopping_ && ::kill(pid, SIGKILL) == 0) ++kills_;
       }
+    }
+  }
+
+  void await_one_that_serves() const {
+    while (!stopping_ && host_.process("block0") == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
 
