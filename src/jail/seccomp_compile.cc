@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 
 #include "base/format.h"
@@ -55,15 +56,33 @@ void append(BpfCode& code, const BpfCode& more) {
   code.insert(code.end(), more.begin(), more.end());
 }
 
+bool always_allows(const Call& call) {
+  return call.code.size() == 1 && call.code.front().k == SECCOMP_RET_ALLOW;
+}
+
+/// Asks for one call after the other. Those that are always allowed share an answer: the kernel
+/// takes its time to translate a filter, and each thread and device process has one.
+std::optional<BpfCode> list_code(std::span<const Call> calls) {
+  constexpr size_t kMostCalls = 8;
+  if (calls.size() > kMostCalls) return std::nullopt;
+  BpfCode answers = {BPF_STMT(BPF_RET | BPF_K, kSeccompDefaultMark),
+                     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  BpfCode code;
+  for (const Call& call : calls) {
+    const size_t place = always_allows(call) ? 1 : answers.size();
+    const size_t distance = calls.size() - code.size() - 1 + place;
+    if (distance > kFarthestJump) return std::nullopt;
+    code.push_back(
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call.number, static_cast<uint8_t>(distance), 0));
+    if (!always_allows(call)) append(answers, call.code);
+  }
+  append(code, answers);
+  return code;
+}
+
 /// Finds the call among `calls`, sorted by number, by halves.
 BpfCode search_code(std::span<const Call> calls) {
-  if (calls.empty()) return {BPF_STMT(BPF_RET | BPF_K, kSeccompDefaultMark)};
-  if (calls.size() == 1) {
-    BpfCode code = {BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[0].number, 1, 0),
-                    BPF_STMT(BPF_RET | BPF_K, kSeccompDefaultMark)};
-    append(code, calls[0].code);
-    return code;
-  }
+  if (auto list = list_code(calls)) return *std::move(list);
   const size_t half = calls.size() / 2;
   const BpfCode lower = search_code(calls.first(half));
   const BpfCode upper = search_code(calls.subspan(half));

@@ -273,9 +273,18 @@ class Dice {
 
 PolicyRule random_rule(Dice& dice, const char* call) {
   PolicyRule rule{.call = call, .allowed = {}, .error = {}, .where = call};
-  size_t alternatives = 1 + dice.below(4);
+  if (dice.below(4) == 0) {
+    rule.allowed.emplace_back();  // whatever its arguments
+    return rule;
+  }
+  const size_t alternatives = 1 + dice.below(4);
+  const bool choices = dice.below(2) == 0;  // one argument, many values
   for (size_t i = 0; i < alternatives; ++i) {
     Conjunction tests;
+    if (choices && dice.below(5) != 0) {
+      rule.allowed.push_back({{0, ArgumentTest::Operator::kEqual, dice.value()}});
+      continue;
+    }
     uint64_t used = 0;
     size_t count = 1 + dice.below(3);
     for (size_t j = 0; j < count; ++j) {
@@ -289,16 +298,30 @@ PolicyRule random_rule(Dice& dice, const char* call) {
   return rule;
 }
 
+constexpr const char* kCalls[] = {"read",    "write",   "ioctl",  "mmap",  "fcntl", "close",
+                                  "futex",   "madvise", "munmap", "ppoll", "dup3",  "openat",
+                                  "recvmsg", "sendmsg", "getpid", "lseek", "fsync", "socket",
+                                  "pread64", "preadv2", "statx",  "prctl", "brk",   "clone3"};
+
 TEST(SeccompCompileTest, RandomPoliciesDoWhatTheirTestsSay) {
   size_t allowed = 0;
   for (uint32_t seed = 0; seed < 600; ++seed) {
     Dice dice(seed);
     const Machine& machine = kMachines[seed % 3];
     SeccompPolicy policy;
-    for (const char* call : {"read", "ioctl", "mmap", "fcntl"}) {
-      policy.rules.push_back(random_rule(dice, call));
+    std::vector<std::string> missing;
+    const size_t left_out = dice.below(3) * 8;  // of 24, to have short and long policies
+    for (const char* call : kCalls) {
+      if (dice.below(24) >= left_out) {
+        policy.rules.push_back(random_rule(dice, call));
+      } else {
+        missing.push_back(call);
+      }
     }
     Compiled filter(policy, machine);
+    for (const std::string& call : missing) {
+      ASSERT_EQ(filter(call.c_str()), kDenied) << "seed " << seed << " " << call;
+    }
     for (int i = 0; i < 400; ++i) {
       const PolicyRule& rule = policy.rules[dice.below(policy.rules.size())];
       std::vector<uint64_t> arguments = {dice.value(), dice.value(), dice.value(), 0, 0, 0};

@@ -2,7 +2,9 @@
 
 #include <linux/seccomp.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
 
 #include "base/format.h"
 
@@ -123,6 +125,41 @@ Result<BpfCode> conjunction_code(const Conjunction& tests) {
   return code;
 }
 
+/// How many alternatives, from the first on, compare one argument with values that have the same
+/// upper half.
+size_t count_choices(std::span<const Conjunction> alternatives) {
+  constexpr size_t kMostChoices = 200;  // a conditional jump reaches 255 instructions
+  auto is_choice = [&](const Conjunction& tests) {
+    const ArgumentTest& first = alternatives.front().front();
+    return tests.size() == 1 && tests.front().op == Operator::kEqual &&
+           tests.front().argument == first.argument &&
+           tests.front().value >> 32 == first.value >> 32;
+  };
+  const auto other = std::ranges::find_if_not(alternatives, is_choice);
+  return std::min(static_cast<size_t>(other - alternatives.begin()), kMostChoices);
+}
+
+/// As conjunction_code for each of them, with one look at the argument.
+BpfCode choice_code(std::span<const Conjunction> choices) {
+  const ArgumentTest& first = choices.front().front();
+  const auto place =
+      static_cast<uint32_t>(offsetof(seccomp_data, args) + first.argument * sizeof(uint64_t));
+  const auto count = static_cast<uint8_t>(choices.size());
+  BpfCode code = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, place + 4),
+      BPF_JUMP(kIfEqual, static_cast<uint32_t>(first.value >> 32), 0,
+               static_cast<uint8_t>(count + 2)),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, place),
+  };
+  for (uint8_t left = count; const Conjunction& choice : choices) {
+    --left;
+    code.push_back(BPF_JUMP(kIfEqual, static_cast<uint32_t>(choice.front().value), left,
+                            static_cast<uint8_t>(left == 0 ? 1 : 0)));
+  }
+  code.push_back(give_back(SECCOMP_RET_ALLOW));
+  return code;
+}
+
 }  // namespace
 
 Result<BpfCode> seccomp_rule_code(const PolicyRule& rule, uint32_t otherwise) {
@@ -130,9 +167,12 @@ Result<BpfCode> seccomp_rule_code(const PolicyRule& rule, uint32_t otherwise) {
   for (const Conjunction& tests : rule.allowed) {
     if (tests.empty()) return BpfCode{give_back(SECCOMP_RET_ALLOW)};  // nothing can add to it
   }
-  for (const Conjunction& tests : rule.allowed) {
-    BpfCode more = TRY(conjunction_code(tests));
+  for (std::span<const Conjunction> rest = rule.allowed; !rest.empty();) {
+    const size_t choices = std::max<size_t>(count_choices(rest), 1);
+    BpfCode more =
+        choices > 1 ? choice_code(rest.first(choices)) : TRY(conjunction_code(rest.front()));
     code.insert(code.end(), more.begin(), more.end());
+    rest = rest.subspan(choices);
   }
   code.push_back(give_back(rule.error ? SECCOMP_RET_ERRNO | *rule.error : otherwise));
   return code;
