@@ -52,12 +52,13 @@ Fd make_file() {
 
 class AllowedActsTest : public testing::TestWithParam<const char*> {};
 
+/// A worker makes its loop before it is confined.
 TEST_P(AllowedActsTest, AnEventLoopWithTimersAndPosts) {
+  auto loop = EventLoop::create();
+  auto event = make_eventfd();
+  ASSERT_TRUE(loop && event);
   EXPECT_EQ(end_of(GetParam(),
-                   [] {
-                     auto loop = EventLoop::create();
-                     auto event = make_eventfd();
-                     if (!loop || !event) return false;
+                   [&] {
                      bool seen = false;
                      auto watch = (*loop)->watch(*event, EPOLLIN, [&](uint32_t) {
                        seen = drain_eventfd(*event) == 1;

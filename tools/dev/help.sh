@@ -18,7 +18,7 @@ cat <<'END'
   fuzz NAME [--seconds N]   one fuzz target; without NAME, which there are
   bench [NAME] [--json]  benchmarks, side by side with a peer
   soak [NAME]            the large counts, logs in build/soak
-  seccomp                what device processes and the VMM call over the tests, against the policies
+  seccomp [--vms]        what device processes and the VMM call over the tests, against the policies
   images [NAME...]       guest kernels, initrds and root disk, in build/images
   install [GROUP...]     packages of tools/packages.list
 END

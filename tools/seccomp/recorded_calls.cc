@@ -13,9 +13,15 @@ struct Role {
   std::string_view policy;
   bool starts_threads;  // which are under its filter from their first call on
 };
-constexpr Role kRoles[] = {{"block", "block_device", true},    {"console", "serial_device", false},
-                           {"rng", "rng_device", false},       {"irq_relay", "vmm_relay", false},
-                           {"crosvm_vcpu", "vmm_vcpu", false}, {"crosvm", "vmm_control", false}};
+// With a hyphen: processes of `crosvm devices`.
+constexpr Role kRoles[] = {{"block-", "block_device_vhost_user", true},
+                           {"serial-", "serial_device_vhost_user", false},
+                           {"block", "block_device", true},
+                           {"console", "serial_device", false},
+                           {"rng", "rng_device", false},
+                           {"irq_relay", "vmm_relay", false},
+                           {"crosvm_vcpu", "vmm_vcpu", false},
+                           {"crosvm", "vmm_control", false}};
 
 /// The first that fits: a vCPU thread's name begins like the main one's.
 const Role* role_of(std::string_view thread) {
@@ -24,6 +30,33 @@ const Role* role_of(std::string_view thread) {
   }
   return nullptr;
 }
+
+struct Service {
+  std::string_view argument;
+  Role role;
+};
+constexpr Service kServices[] = {
+    {"\"block\"", {"crosvm", "block_device_vhost_user", false}},
+    {"\"console\"", {"crosvm", "serial_device_vhost_user", false}},
+    {"\"rng\"", {"crosvm", "rng_device_vhost_user", false}},
+};
+
+/// The role of the main thread of `crosvm device KIND …`, whose name tells nothing; null: the
+/// program that is executed is another.
+const Role* role_of_service(std::string_view execution) {
+  const size_t command = execution.find("\"device\"");
+  if (command == std::string_view::npos) return nullptr;
+  for (const Service& service : kServices) {
+    if (execution.find(service.argument, command) != std::string_view::npos) return &service.role;
+  }
+  return nullptr;
+}
+
+/// What is known of a thread that lives.
+struct Thread {
+  bool filtered = false;
+  const Role* service = nullptr;  ///< in place of the one that its name tells
+};
 
 RecordedCall parse_call(const std::string& name, std::string_view arguments) {
   RecordedCall call{.name = name, .arguments = {}};
@@ -46,24 +79,27 @@ RecordedCalls read_recorded_calls(std::istream& trace) {
   // <unfinished"
   const std::regex line_of_call(R"((\d+)<([^>]*)> (\w+)\(([^)<]*).*)");
   RecordedCalls calls;
-  std::map<std::string, bool> filtered;  // by thread id, of those that live
+  std::map<std::string, Thread> threads;  // by thread id
   std::smatch parts;
   for (std::string line; std::getline(trace, line);) {
     if (line.find(" +++ ") != std::string::npos) {
-      filtered.erase(line.substr(0, line.find('<')));
+      threads.erase(line.substr(0, line.find('<')));
       continue;
     }
     if (!std::regex_match(line, parts, line_of_call)) continue;
-    const Role* role = role_of(parts[2].str());
     const std::string name = parts[3];
-    const bool is_new = !filtered.contains(parts[1]);
-    bool& has_filter = filtered[parts[1]];
-    if (is_new && role && role->starts_threads && name != "execve" && name != "execveat") {
-      has_filter = true;
-    }
-    if (has_filter && role)
+    const bool executes = name == "execve" || name == "execveat";
+    const bool is_new = !threads.contains(parts[1]);
+    Thread& thread = threads[parts[1]];
+    if (executes) thread.service = role_of_service(line);
+    const Role* role = thread.service ? thread.service : role_of(parts[2].str());
+    if (is_new && role && role->starts_threads && !executes) thread.filtered = true;
+    if (thread.filtered && role) {
       calls[std::string(role->policy)].insert(parse_call(name, parts[4].str()));
-    if (name == "seccomp" && parse_call(name, parts[4].str()).arguments[0] == 1) has_filter = true;
+    }
+    if (name == "seccomp" && parse_call(name, parts[4].str()).arguments[0] == 1) {
+      thread.filtered = true;
+    }
   }
   return calls;
 }

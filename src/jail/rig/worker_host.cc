@@ -147,7 +147,7 @@ Result<std::unique_ptr<DeviceBackend>> run_in_own_worker(const DeviceType& type,
                                                          std::string_view text,
                                                          OpenedDevice& device) {
   auto host = TRY(WorkerHost::create());
-  auto backend = TRY(host->run("rig", type, std::string(text), device));
+  auto backend = TRY(host->run(std::string(type.name), type, std::string(text), device));
   host->go();
   return std::make_unique<HostedBackend>(std::move(host), std::move(backend));
 }
