@@ -179,8 +179,8 @@ struct Ran {
 /// Runs a program through the shell.
 inline Ran run_program(const std::string& command) {
   Ran ran;
-  std::FILE* pipe =
-      ::popen(("export PATH=$PATH:/usr/sbin:/sbin; " + command + " 2>&1 </dev/null").c_str(), "re");
+  std::FILE* pipe = ::popen(
+      ("export PATH=$PATH:/usr/sbin:/sbin; (" + command + ") 2>&1 </dev/null").c_str(), "re");
   if (pipe == nullptr) return ran;
   char chunk[4096];
   while (const size_t got = std::fread(chunk, 1, sizeof(chunk), pipe))
