@@ -84,6 +84,7 @@ class AsyncFiles {
   /// The files go together: what one has in hand is dropped
   /// when another goes. Errors: those of eventfd, epoll_ctl and of starting a thread.
   Result<std::unique_ptr<AsyncFile>> make(std::shared_ptr<const Fd> file);
+  EventLoop& loop() const { return *loop_; }
 
  private:
   explicit AsyncFiles(EventLoop& loop) : loop_(&loop) {}

@@ -8,6 +8,7 @@
 #include "disk/composite/composite_disk.h"
 #include "disk/guarded_disk.h"
 #include "disk/raw_disk.h"
+#include "disk/zstd/zstd_disk.h"
 
 namespace crosvm {
 namespace {
@@ -27,6 +28,8 @@ class Opener {
         return open_android_sparse(std::move(image), options);
       case ImageFormat::kComposite:
         return open_composite(*image, options);
+      case ImageFormat::kZstd:
+        return open_zstd(std::move(image), options);
       default:
         return fail(Error(std::errc::not_supported,
                           format_text("{}: it is a {} image, which is not supported by this build "
@@ -60,6 +63,15 @@ class Opener {
     SparseMap map = TRY(SparseMap::read(reader));
     return std::make_unique<AndroidSparseDisk>(std::move(map),
                                                TRY(raw_disk(std::move(image), options)));
+  }
+
+  Result<std::unique_ptr<Disk>> open_zstd(std::shared_ptr<const Fd> image,
+                                          const DiskOptions& options) {
+    TRY(require_read_only(ImageFormat::kZstd, options));
+    ImageReader reader = TRY(ImageReader::create(*image, options.object));
+    ZstdIndex index = TRY(ZstdIndex::read(reader));
+    return TRY(ZstdDisk::create(std::move(index), TRY(raw_disk(std::move(image), options)),
+                                files_.loop(), options.object));
   }
 
   Result<std::unique_ptr<Disk>> open_composite(const Fd& image, const DiskOptions& options) {

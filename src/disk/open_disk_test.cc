@@ -1,5 +1,6 @@
 #include "disk/open_disk.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +9,7 @@
 
 #include "disk/composite/composite_descriptor.h"
 #include "disk/image_names.h"
+#include "disk/zstd/seekable_writer.h"
 
 namespace crosvm {
 namespace {
@@ -86,6 +88,20 @@ TEST_F(OpenDiskTest, ACompositeDiskIsItsParts) {
   EXPECT_EQ(write(8192, std::string(512, 'c')), 0);
   EXPECT_EQ(write(0, std::string(512, 'c')), EROFS);
   EXPECT_EQ(read(8192 + 510, 4), "ccbb");
+}
+
+TEST_F(OpenDiskTest, AZstdFileIsWhatItMakes) {
+  const std::string path = root_ / "disk.zst";
+  Fd made = *open_path(path, O_CREAT | O_WRONLY);
+  auto writer = *SeekableZstdWriter::create(made, path, {});
+  const std::string half(300'000, 'x');
+  ASSERT_TRUE(writer.append(std::as_bytes(std::span(half))));
+  ASSERT_TRUE(writer.append(std::as_bytes(std::span(std::string_view("the end")))));
+  ASSERT_TRUE(writer.finish());
+  auto opened = open("disk.zst", true);
+  ASSERT_TRUE(opened) << opened.error().what();
+  EXPECT_EQ(disk_->size(), half.size() + 7);
+  EXPECT_EQ(read(half.size() - 1, 8), "xthe end");
 }
 
 TEST_F(OpenDiskTest, AChainThatGoesRoundEnds) {
