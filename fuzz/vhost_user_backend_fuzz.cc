@@ -30,6 +30,38 @@ namespace {
 constexpr size_t kConfig = 8;
 constexpr uint16_t kQueues = 2;
 
+std::vector<uint64_t> shared_sizes() { return {0, 0x40000, 0x10000}; }
+
+VhostUserMessage shared_memory_config() {
+  VhostUserMessage answer = vhost_user_message(VHOST_USER_GET_SHMEM_CONFIG);
+  answer.flags = kVhostUserReply;
+  answer.add(VhostUserShmemHeader{.num_regions = 2, .padding = 0});
+  for (const uint64_t size : shared_sizes()) answer.add(size);
+  return answer;
+}
+
+/// Holds the front-end to what it promises of the places that it shows.
+class Places : public SharedMemoryListener {
+ public:
+  Result<void> map(const SharedPlace& place, SharedFile file) override {
+    const std::vector<uint64_t> sizes = shared_sizes();
+    CHECK(place.id < sizes.size() && place.length > 0 && file.file);
+    CHECK(place.offset <= sizes[place.id] && place.length <= sizes[place.id] - place.offset);
+    for (const SharedPlace& other : all_) {
+      CHECK(other.id != place.id || other.offset + other.length <= place.offset ||
+            place.offset + place.length <= other.offset);
+    }
+    if (file.offset == 0x1000) return fail(Error::invalid("not this one"));
+    all_.push_back(place);
+    return {};
+  }
+  void unmap(const SharedPlace& place) override { CHECK(std::erase(all_, place) == 1); }
+  bool empty() const { return all_.empty(); }
+
+ private:
+  std::vector<SharedPlace> all_;
+};
+
 struct DeafListener : BackendListener {
   void config_changed(std::vector<std::byte> config) override { CHECK(config.size() == kConfig); }
   void needs_reset() override {}
@@ -103,6 +135,8 @@ class HostilePeer {
       case VHOST_USER_SET_DEVICE_STATE_FD:
         answer.add(kVhostUserVringNoFd);
         break;
+      case VHOST_USER_GET_SHMEM_CONFIG:
+        return shared_memory_config();
       case VHOST_USER_GET_VRING_BASE:
       case VHOST_USER_GET_CONFIG:
       case VHOST_USER_GET_INFLIGHT_FD:
@@ -137,6 +171,7 @@ class Play {
     backend_->give_up();
     turn();
     CHECK(done_ == asked_);
+    CHECK(places_.empty());
     backend_->set_listener(nullptr);
     backend_.reset();
     turn();
@@ -184,6 +219,9 @@ class Play {
       }
       if (has(VHOST_USER_PROTOCOL_F_MQ)) say(VHOST_USER_GET_QUEUE_NUM, kQueues);
       if (has(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)) say(VHOST_USER_GET_MAX_MEM_SLOTS, 32);
+      const bool shares =
+          has(VHOST_USER_PROTOCOL_F_SHMEM) || has(VHOST_USER_PROTOCOL_F_SHMEM_OTHER);
+      if (shares && has(VHOST_USER_PROTOCOL_F_BACKEND_REQ)) peer_->send(shared_memory_config());
       if (has(VHOST_USER_PROTOCOL_F_CONFIG)) say_config();
     }
     // What is missing now never comes.
@@ -194,6 +232,7 @@ class Play {
          .device_type = 0xffff,
          .max_queue_size = 64,
          .config_length = kConfig,
+         .shared_memory = &places_,
          .patience = std::chrono::minutes(10),
          .disconnected = [](const Error&) { return AfterLoss::kAwaitAnother; }});
     if (!made || (*made)->info().queue_sizes.empty()) return false;
@@ -286,10 +325,28 @@ class Play {
   void request() {
     if (!peer_->requests()) return;
     count_message();
+    if (input_.byte() % 2 == 0) return map_or_unmap();
     const VhostUserHeader header{
         .request = input_.byte() % 12u, .flags = kVhostUserVersion | input_.byte(), .size = 0};
     peer_->send_bytes(*peer_->requests(), std::as_bytes(std::span(&header, 1)));
     peer_->send_bytes(*peer_->requests(), some_bytes());
+  }
+  void map_or_unmap() {
+    const uint8_t how = input_.byte();
+    VhostUserMmap place{.shmid = static_cast<uint8_t>(input_.byte() % 4),
+                        .fd_offset = how & 0x10 ? uint64_t{0x1000} : 0,
+                        .shm_offset = input_.byte() % 80 * uint64_t{0x1000},
+                        .length = input_.byte() % 8 * uint64_t{0x1000},
+                        .flags = how >> 3 & 1u};
+    if (how % 4 == 3) place.length = take<uint64_t>();
+    if (how % 8 == 6) place.shm_offset = take<uint64_t>();
+    VhostUserMessage message = vhost_user_message(
+        how & 0x20 ? VHOST_USER_BACKEND_SHMEM_UNMAP : VHOST_USER_BACKEND_SHMEM_MAP, place);
+    message.flags = how & 0x40 ? kVhostUserNeedReply : 0;
+    if ((how & 0x20) == 0) message.fds.push_back(std::move(*make_eventfd()));
+    if (how & 0x80) message.payload[input_.byte() % message.payload.size()] ^= std::byte{0xff};
+    VhostUserChannel channel(std::move(*peer_->requests()->duplicate()));
+    (void)channel.send(std::move(message));
   }
   void replace() {
     auto [peer, ours] = HostilePeer::create();
@@ -304,6 +361,7 @@ class Play {
   FuzzInput& input_;
   std::unique_ptr<EventLoop> loop_;
   DeafListener listener_;
+  Places places_;
   std::unique_ptr<HostilePeer> peer_;
   std::unique_ptr<VhostUserBackend> backend_;
   unsigned asked_ = 0;

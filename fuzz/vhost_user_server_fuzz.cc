@@ -3,6 +3,8 @@
 // driver use a ring, or hangs up.
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +17,7 @@
 #include "message_count.h"
 #include "vhost/inflight_region.h"
 #include "vhost/vhost_test_frontend.h"
+#include "virtio/rig/window_device.h"
 #include "virtio/ring_abi.h"
 
 namespace crosvm {
@@ -49,10 +52,20 @@ class Play {
   void set_up() {
     frontend_.negotiate(kFeatures | (packed_ ? uint64_t{1} << VIRTIO_F_RING_PACKED : 0));
     frontend_.send(frontend_.memory_table());
+    open_requests();
     for (uint16_t index = 0; index < 2; ++index) {
       frontend_.driver(index).restart({});
       frontend_.start_ring(index, packed_ ? 0x80008000 : 0);
     }
+  }
+
+  void open_requests() {
+    std::array<int, 2> pair{};
+    CHECK(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) == 0);
+    requests_.emplace(Fd(pair[0]));
+    VhostUserMessage message = vhost_user_message(VHOST_USER_SET_BACKEND_REQ_FD);
+    message.fds.emplace_back(pair[1]);
+    frontend_.send(std::move(message));
   }
 
   void step() {
@@ -69,6 +82,7 @@ class Play {
         return;
       }
       case 2:
+        if (what & 0x80) return shared_memory(what);
         frontend_.send(frontend_.memory_table());
         return;
       case 3:
@@ -91,6 +105,33 @@ class Play {
     CHECK(::pwrite(file.get(), bytes.data(), bytes.size(), 0) ==
           static_cast<ssize_t>(bytes.size()));
     frontend_.send(VHOST_USER_SET_INFLIGHT_FD, description, std::move(file));
+  }
+
+  /// The device is made to map something, or an answer to that comes, good or not.
+  void shared_memory(uint8_t what) {
+    count_message();
+    if (what & 0x40) {
+      VhostUserMessage message = vhost_user_message(
+          VHOST_USER_SET_CONFIG, VhostUserConfigHeader{.offset = 0, .size = 8, .flags = 0});
+      message.add(WindowCommand{.what = static_cast<uint8_t>(1 + (what >> 5 & 1)),
+                                .id = static_cast<uint8_t>(input_.byte() % 4),
+                                .page = static_cast<uint8_t>(input_.byte() % 20),
+                                .pages = static_cast<uint8_t>(input_.byte() % 20)}
+                      .bytes());
+      return frontend_.send(std::move(message));
+    }
+    if (!requests_) return open_requests();
+    uint32_t request = VHOST_USER_BACKEND_SHMEM_MAP;
+    for (int i = 0; i < 8; ++i) {
+      auto asked = requests_->receive();
+      if (!asked) return requests_.reset();
+      if (*asked) request = (*asked)->request;
+    }
+    if (what & 0x20) request = input_.byte() % 12;
+    VhostUserMessage answer = vhost_user_message(request, uint64_t{what & 0x10u});
+    answer.flags = (what & 0x08) ? input_.byte() & 0xfcu : kVhostUserReply;
+    if (what & 0x08) answer.payload.resize(input_.byte() % 16);
+    if (!requests_->send(std::move(answer))) requests_.reset();
   }
 
   /// The device's state is taken, or given: any bytes, or its own with some of them changed.
@@ -165,6 +206,7 @@ class Play {
   bool packed_;
   FuzzInput& input_;
   std::vector<std::byte> state_;  // of the device, once it was taken
+  std::optional<VhostUserChannel> requests_;
 };
 
 /// One for either kind of ring: making guest memory takes far longer than a run.
@@ -172,8 +214,13 @@ VhostTestFrontend& frontend_of(bool packed) {
   static std::array<std::unique_ptr<VhostTestFrontend>, 2> frontends;
   auto& frontend = frontends[packed];
   if (!frontend) {
-    frontend = std::make_unique<VhostTestFrontend>(
-        EchoOptions{.mode = EchoMode::kAtOnce, .queue_sizes = {16, 16}, .control = nullptr});
+    frontend =
+        std::make_unique<VhostTestFrontend>(EchoOptions{}, [](EchoOptions, DeviceContext context) {
+          const uint64_t page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+          return std::make_unique<WindowDevice>(std::vector<uint64_t>{0, 16 * page, page},
+                                                Fd(::memfd_create("window", MFD_CLOEXEC)),
+                                                std::move(context));
+        });
     for (int i = 0; i < 2; ++i) frontend->add_driver(packed);
   }
   return *frontend;

@@ -52,6 +52,13 @@ void InflightQueue::forget(std::byte* queue) {
   __atomic_store_n(reinterpret_cast<uint16_t*>(queue + kVersion), uint16_t{0}, __ATOMIC_RELEASE);
 }
 
+std::optional<RingPosition> InflightQueue::packed_used(const std::byte* queue) {
+  const std::span header(queue, kPackedOldUsedWrap + 1);
+  if (load<uint16_t>(header, kVersion) == 0) return std::nullopt;
+  return RingPosition{.index = load<uint16_t>(header, kPackedOldUsedIdx),
+                      .wrap_counter = load<uint8_t>(header, kPackedOldUsedWrap) != 0};
+}
+
 Result<InflightLog::Standing> InflightQueue::open(const Ring& ring) {
   packed_ = ring.packed;
   entries_ = region_->queue_size();

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,6 +26,8 @@ class InflightQueue : public InflightLog {
   void begin_used(uint16_t slot, RingPosition used) override;
   void finish_used(uint16_t slot) override;
 
+  /// Where the used elements of a packed ring go on, as its memory says, if it was ever used.
+  static std::optional<RingPosition> packed_used(const std::byte* queue);
   /// Makes the memory of a queue one that was never used.
   static void forget(std::byte* queue);
 

@@ -90,6 +90,12 @@ Result<std::shared_ptr<InflightLog>> InflightRegion::queue(
   return fail(Error::invalid(format_text("{} has no queue {}", kObject, index)));
 }
 
+std::optional<RingPosition> InflightRegion::packed_used(uint16_t index) const {
+  const std::byte* const queue = at(index, true);
+  if (!queue) return std::nullopt;
+  return InflightQueue::packed_used(queue);
+}
+
 void InflightRegion::clear(bool packed) {
   for (uint16_t index = 0; index < description_.num_queues; ++index) {
     if (std::byte* const queue = at(index, packed)) InflightQueue::forget(queue);

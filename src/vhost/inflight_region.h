@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -38,6 +39,9 @@ class InflightRegion {
   /// The log of one queue. Errors: there is no such queue here.
   static Result<std::shared_ptr<InflightLog>> queue(const std::shared_ptr<InflightRegion>& region,
                                                     uint16_t index);
+  /// Where the used elements of a packed ring go on that has just stopped, if it has its log here.
+  /// Not to be relied upon: the front-end may have written it.
+  std::optional<RingPosition> packed_used(uint16_t index) const;
   uint16_t queues() const { return description_.num_queues; }
   uint16_t queue_size() const { return description_.queue_size; }
   /// Forgets every request: the device was reset. No queue runs.

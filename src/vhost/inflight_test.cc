@@ -162,6 +162,82 @@ TEST_P(InflightTest, NothingIsLeftAfterAnOrderlyStop) {
   EXPECT_EQ(frontend.ask(VHOST_USER_GET_STATUS), 0u);
 }
 
+TEST_P(InflightTest, RequestsAreSuspendedAndGoOn) {
+  EchoControl control;
+  VhostTestFrontend frontend(options(EchoMode::kHeld, &control));
+  negotiate(frontend);
+  const Region region = get_region(frontend);
+  ASSERT_TRUE(set_region(frontend, region));
+  RigDriver& driver = frontend.add_driver(packed());
+  frontend.start_ring(0, base());
+  std::vector<RigToken> tokens;
+  for (int i = 0; i < 5; ++i) {
+    tokens.push_back(
+        driver.send({readable(std::string(1, static_cast<char>('a' + i))), writable(1)}));
+  }
+  frontend.turn();
+  const Mapped mapped(region.file, region.description.mmap_size);
+  for (int stops = 0; stops < 3; ++stops) {
+    frontend.send(VHOST_USER_GET_VRING_BASE, VhostUserVringState{.index = 0, .num = 0});
+    const auto answer = frontend.receive();
+    ASSERT_TRUE(answer) << "it does not wait for what is in flight";
+    const auto at = answer->payload_as<VhostUserVringState>();
+    ASSERT_TRUE(at);
+    EXPECT_EQ(at->num, packed() ? 0x80008005 : 5) << "five available, none used";
+    size_t in_flight = 0;
+    const size_t size = packed() ? 32 : 16;
+    for (size_t slot = 0; slot < 16; ++slot) {
+      in_flight += std::to_integer<size_t>(mapped.bytes()[size + size * slot]);
+    }
+    EXPECT_EQ(in_flight, 5u);
+    EXPECT_FALSE(driver.try_used());
+    frontend.start_ring(0, at->num);
+  }
+  control.release();
+  driver.send({readable("z"), writable(1)});
+  driver.kick_anyway();
+  std::string answered;
+  for (int i = 0; i < 6; ++i) answered += static_cast<char>(driver.wait_used().byte(0));
+  std::ranges::sort(answered);
+  EXPECT_EQ(answered, "abcdez") << "each of them once";
+}
+
+TEST_P(InflightTest, AStopWaitsUnlessRequestsMayStayInFlight) {
+  // Not negotiated, and no memory to remember them in.
+  for (const bool remembered : {true, false}) {
+    EchoControl control;
+    VhostTestFrontend frontend(options(EchoMode::kHeld, &control));
+    negotiate(frontend);
+    if (remembered) {
+      ASSERT_TRUE(set_region(frontend, get_region(frontend)));
+      frontend.send(VHOST_USER_SET_PROTOCOL_FEATURES,
+                    vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
+                        vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD));
+    }
+    RigDriver& driver = frontend.add_driver(packed());
+    frontend.start_ring(0, base());
+    driver.send({readable("a"), writable(1)});
+    frontend.turn();
+    frontend.send(VHOST_USER_GET_VRING_BASE, VhostUserVringState{.index = 0, .num = 0});
+    EXPECT_FALSE(frontend.receive());
+    control.release();
+    const auto answer = frontend.receive();
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->payload_as<VhostUserVringState>()->num, packed() ? 0x80018001 : 1);
+    EXPECT_TRUE(driver.try_used());
+  }
+}
+
+TEST(InflightRegion, RequestsStayInFlightOnlyWithIt) {
+  VhostTestFrontend frontend(options(EchoMode::kAtOnce));
+  frontend.negotiate(kRing);
+  const uint64_t wanted = vhost_user_bit(VHOST_USER_PROTOCOL_F_REPLY_ACK) |
+                          vhost_user_bit(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
+  EXPECT_FALSE(frontend.ack(VHOST_USER_SET_PROTOCOL_FEATURES, wanted));
+  EXPECT_TRUE(frontend.ack(VHOST_USER_SET_PROTOCOL_FEATURES,
+                           wanted | vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD)));
+}
+
 TEST_P(InflightTest, WhateverTheMemoryHolds) {
   std::mt19937 random(7);
   EchoControl control;

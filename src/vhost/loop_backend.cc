@@ -24,7 +24,7 @@ void LoopDevice::complain(const std::string& what) {
 
 void LoopDevice::close() {
   std::lock_guard lock(mutex_);
-  closed_ = true;
+  if (!std::exchange(closed_, true)) closing();
   listener_ = nullptr;
 }
 

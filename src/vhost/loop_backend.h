@@ -26,6 +26,8 @@ class LoopDevice : public VhostPort {
 
   // With the mutex held.
   FrontendRings& rings() { return *rings_; }
+  /// Nobody will hear of the device any more.
+  virtual void closing() {}
   /// Before a verb other than `write_config`, and after any.
   virtual void before_verb() {}
   virtual void after_verb() {}

@@ -23,13 +23,54 @@ Result<std::unique_ptr<VhostUserBackChannel>> VhostUserBackChannel::create(Event
 
 VhostUserBackChannel::~VhostUserBackChannel() { close(); }
 
-void VhostUserBackChannel::close() { loop_.unwatch(std::exchange(watch_, 0)); }
+void VhostUserBackChannel::close() {
+  loop_.unwatch(std::exchange(watch_, 0));
+  for (Waiting& each : std::exchange(waiting_, {})) {
+    each.done(fail(Error(std::errc::not_connected, "the channel to the front-end is closed")));
+  }
+}
+
+Result<void> VhostUserBackChannel::take_answers() {
+  for (size_t taken = 0; taken < kMostWaiting; ++taken) {
+    const auto message = TRY(channel_.receive());
+    if (!message) return {};
+    if (waiting_.empty()) continue;  // an answer that nobody asked for
+    if (!message->is_reply() || message->request != waiting_.front().request) {
+      return fail(Error(std::errc::bad_message, "another answer than that to the request"));
+    }
+    const Done done = std::move(waiting_.front().done);
+    waiting_.pop_front();
+    if (message->payload_as<uint64_t>() == 0u) {
+      done({});
+    } else {
+      done(fail(Error::invalid("the front-end refuses")));
+    }
+    if (watch_ == 0) return {};
+  }
+  return {};
+}
+
+void VhostUserBackChannel::order(VhostUserMessage message, bool acknowledged, Done done) {
+  if (watch_ == 0) {
+    return done(fail(Error(std::errc::not_connected, "the channel to the front-end is closed")));
+  }
+  if (waiting_.size() >= kMostWaiting || (!acknowledged && channel_.wants_write())) {
+    return done(fail(Error(std::errc::no_buffer_space, "the front-end is too slow")));
+  }
+  if (acknowledged) {
+    message.flags |= kVhostUserNeedReply;
+    waiting_.push_back({.request = message.request, .done = std::move(done)});
+  }
+  auto sent = channel_.send(std::move(message));
+  if (sent) sent = send_due();
+  if (!sent) close();  // tells who waits
+  if (!acknowledged) done(std::move(sent));
+}
 
 void VhostUserBackChannel::ready(uint32_t events) {
   if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-    // Answers that nobody asked for.
-    const auto message = channel_.receive();
-    if (!message) return close();
+    if (!take_answers()) return close();
+    if (watch_ == 0) return;
   }
   if (!send_due()) close();
 }

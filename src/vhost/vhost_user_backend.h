@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "vhost/loop_backend.h"
+#include "virtio/shared_memory.h"
 
 namespace crosvm {
 
@@ -34,6 +35,10 @@ struct VhostUserOptions {
   std::optional<size_t> config_length{};
   /// Network devices: the MTU that a back-end is told which offers it to its driver.
   std::optional<uint16_t> mtu{};
+  /// Shows the device's shared memory to its driver (SHMEM), for which the sizes are in the
+  /// DeviceInfo; outlives the backend. Called on the loop, and unmaps what is left on the thread
+  /// that ends the backend; neither may end the backend. None: the device does without.
+  SharedMemoryListener* shared_memory = nullptr;
   /// How long a back-end may be silent that owes an answer.
   std::chrono::milliseconds patience{10'000};
   /// The same while a ring stops: its requests must end first, which takes as long as a disk does.

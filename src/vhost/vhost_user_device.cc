@@ -17,8 +17,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// The back-end's own requests are served so often, and then not before the time is up.
-constexpr unsigned kMostRequests = 64;
+// The back-end's own requests are served so often, and then not before the time is up. Those about
+// shared memory come often, and make us ask for nothing.
+constexpr unsigned kMostRequests = 1024;
+constexpr unsigned kRequestsOfANews = 16;
 constexpr auto kRequestsPause = 100ms;
 
 constexpr uint64_t bits(unsigned first, unsigned last) {
@@ -40,7 +42,7 @@ std::vector<size_t> config_lengths(const VhostUserOptions& options) {
 
 VhostUserDevice::Peer::Peer(Fd socket, const VhostUserOptions& options)
     : conversation(std::move(socket), options.patience),
-      handshake(conversation, config_lengths(options)) {}
+      handshake(conversation, config_lengths(options), options.shared_memory != nullptr) {}
 
 VhostUserDevice::VhostUserDevice(EventLoop& loop, VhostUserOptions options)
     : LoopDevice(loop),
@@ -61,7 +63,11 @@ Result<void> VhostUserDevice::finish() {
   TRY(with_context(
       peer_->conversation.wait_until([this] { return peer_->handshake.done(); }, until),
       options_.name));
-  make_rings(TRY(with_context(info_from_peer(), options_.name)));
+  DeviceInfo info = TRY(with_context(info_from_peer(), options_.name));
+  if (options_.shared_memory) {
+    shared_memory_.emplace(info.shared_memory, *options_.shared_memory);
+  }
+  make_rings(std::move(info));
   return {};
 }
 
@@ -79,7 +85,8 @@ Result<DeviceInfo> VhostUserDevice::info_from_peer() const {
                   .device_type = options_.device_type,
                   .features = said().features & kGuestFeatures,
                   .queue_sizes = options_.queue_sizes,
-                  .config = said().config};
+                  .config = said().config,
+                  .shared_memory = said().shared_memory};
   if (info.queue_sizes.empty()) {
     const uint16_t largest =
         std::bit_floor(std::clamp<uint16_t>(options_.max_queue_size, 1, kMaxQueueSize));
@@ -103,7 +110,11 @@ void VhostUserDevice::attach() {
 Result<void> VhostUserDevice::watch_requests() {
   auto socket = peer_->handshake.take_requests();
   if (!socket) return {};
-  peer_->requests.emplace(std::move(*socket));
+  VhostUserRequests::ServeMemory serve;
+  if (said().shares_memory()) {
+    serve = [this](VhostUserMessage& message) { return serve_memory(message); };
+  }
+  peer_->requests.emplace(std::move(*socket), std::move(serve));
   peer_->requests_watch =
       TRY(loop().watch(peer_->requests->socket(), EPOLLIN, [this](uint32_t) { requests_ready(); }));
   return {};
@@ -173,6 +184,7 @@ void VhostUserDevice::arm_timer() {
 void VhostUserDevice::disconnect() {
   state_transfer_.reset();
   state_busy_ = false;
+  if (shared_memory_) shared_memory_->clear();
   if (!peer_) return;
   // A handshake that failed is no business of the loop, which runs on another thread.
   for (EventLoop::WatchId id : {peer_->watch, peer_->requests_watch, peer_->error_watch}) {
@@ -244,6 +256,10 @@ Result<void> VhostUserDevice::accept_another() {
                     now.queue_sizes.size(), now.config.size(), info().queue_sizes.size(),
                     info().config.size())));
   }
+  if (now.shared_memory != info().shared_memory) {
+    return fail(Error::invalid(
+        "the vhost-user back-end that should take over has other shared memory regions"));
+  }
   if (log_ && !can_log()) {
     return fail(Error(std::errc::not_supported,
                       "the vhost-user back-end that should take over keeps no log of dirty pages"));
@@ -273,6 +289,7 @@ void VhostUserDevice::requests_ready() {
   }
   switch (*news) {
     case VhostUserRequests::News::kNothing:
+    case VhostUserRequests::News::kSharedMemory:
       break;
     case VhostUserRequests::News::kUnknown:
       complain("an unknown request of the vhost-user back-end was answered with an error");
@@ -285,7 +302,8 @@ void VhostUserDevice::requests_ready() {
       rings().break_down("its vhost-user back-end reports a broken ring");
       break;
   }
-  if (++peer_->served_requests >= kMostRequests) hold_requests();
+  peer_->served_requests += *news == VhostUserRequests::News::kSharedMemory ? 1 : kRequestsOfANews;
+  if (peer_->served_requests >= kMostRequests) hold_requests();
   const uint32_t events =
       (peer_->requests_held ? 0 : uint32_t{EPOLLIN}) |
       (peer_->requests->wants_write() && !peer_->requests_held ? uint32_t{EPOLLOUT} : 0);

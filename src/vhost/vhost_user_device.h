@@ -39,6 +39,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void save_state(StateDone done);
   void load_state(std::vector<std::byte> state, Done done);
 
+  void closing() override { shared_memory_.reset(); }
   void before_verb() override;
   void after_verb() override { settle(); }
   void write_config(size_t offset, std::vector<std::byte> data) override;
@@ -127,6 +128,9 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   void state_moved(Result<std::vector<std::byte>> moved, const StateDone& done);
   StateDone until_lost(StateDone done);
 
+  bool serve_memory(VhostUserMessage& message);
+  Result<void> map_or_unmap(VhostUserMessage& message);
+
   void prepare_inflight(bool packed);
   Result<void> have_inflight(VhostUserMessage answer, bool packed);
   void send_inflight();
@@ -151,6 +155,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
   std::optional<Log> log_;  // of dirty pages, while there is one
   std::unique_ptr<StateTransfer> state_transfer_;
   bool state_busy_ = false;
+  std::optional<SharedMemoryTable> shared_memory_;
   uint64_t next_pending_ = 0;
   std::map<uint64_t, Done> pending_;  // to be told when the back-end is gone
   bool ready_ = false;

@@ -2,6 +2,7 @@
 
 #include <linux/virtio_config.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +12,9 @@
 
 namespace crosvm {
 namespace {
+
+// No guest has that much room for a device; sums of such sizes do not wrap around.
+constexpr uint64_t kMostSharedMemory = uint64_t{1} << 48;
 
 Error bad(std::string what) { return Error(std::errc::bad_message, std::move(what)); }
 
@@ -41,9 +45,36 @@ Result<std::optional<std::vector<std::byte>>> vhost_user_config_of(const VhostUs
                               answer.payload.size())));
 }
 
+Result<std::vector<uint64_t>> vhost_user_shared_memory_of(const VhostUserMessage& answer) {
+  const auto& bytes = answer.payload;
+  VhostUserShmemHeader header;
+  if (bytes.size() < sizeof(header) || bytes.size() % sizeof(uint64_t) != 0) {
+    return fail(bad(format_text("GET_SHMEM_CONFIG was answered with {} bytes", bytes.size())));
+  }
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  // Some back-ends send as many sizes as there are, others room for all that can be.
+  std::vector<uint64_t> sizes((bytes.size() - sizeof(header)) / sizeof(uint64_t));
+  if (header.num_regions > sizes.size() || sizes.size() > kVhostUserMaxShmemRegions) {
+    return fail(bad(
+        format_text("{} shared memory regions with {} sizes", header.num_regions, sizes.size())));
+  }
+  if (sizes.empty()) return sizes;
+  std::memcpy(sizes.data(), bytes.data() + sizeof(header), sizes.size() * sizeof(uint64_t));
+  while (!sizes.empty() && sizes.back() == 0) sizes.pop_back();
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  for (const uint64_t size : sizes) {
+    if (size % page != 0 || size > kMostSharedMemory) {
+      return fail(bad(format_text("a shared memory region of {:#x} bytes", size)));
+    }
+  }
+  return sizes;
+}
+
 VhostUserHandshake::VhostUserHandshake(VhostUserConversation& conversation,
-                                       std::vector<size_t> config_lengths)
-    : conversation_(conversation), config_lengths_(std::move(config_lengths)) {}
+                                       std::vector<size_t> config_lengths, bool shared_memory)
+    : conversation_(conversation),
+      config_lengths_(std::move(config_lengths)),
+      shared_memory_(shared_memory) {}
 
 Result<void> VhostUserHandshake::ask(uint32_t request,
                                      std::function<Result<void>(uint64_t)> on_answer) {
@@ -90,7 +121,7 @@ Result<void> VhostUserHandshake::have_features(uint64_t features) {
 }
 
 Result<void> VhostUserHandshake::have_protocol_features(uint64_t offered) {
-  peer_.protocol_features = offered & kProtocolFeatures;
+  peer_.protocol_features = agreed(offered);
   TRY(conversation_.tell(
       vhost_user_message(VHOST_USER_SET_PROTOCOL_FEATURES, peer_.protocol_features)));
   if (peer_.has(VHOST_USER_PROTOCOL_F_REPLY_ACK)) conversation_.expect_acknowledgements();
@@ -107,8 +138,31 @@ Result<void> VhostUserHandshake::have_protocol_features(uint64_t offered) {
       return {};
     }));
   }
+  if (peer_.shares_memory()) TRY(ask_shared_memory());
   if (!peer_.has(VHOST_USER_PROTOCOL_F_CONFIG)) return {};
   return ask_config();
+}
+
+uint64_t VhostUserHandshake::agreed(uint64_t offered) const {
+  uint64_t agreed = offered & kProtocolFeatures;
+  // It is of no use without a channel to ask on.
+  if (!shared_memory_ || (offered & vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ)) == 0) {
+    return agreed;
+  }
+  agreed |= offered & kSharingFeatures;
+  if ((offered & vhost_user_bit(VHOST_USER_PROTOCOL_F_SHMEM)) == 0) {
+    agreed |= offered & vhost_user_bit(VHOST_USER_PROTOCOL_F_SHMEM_OTHER);
+  }
+  return agreed;
+}
+
+Result<void> VhostUserHandshake::ask_shared_memory() {
+  ++outstanding_;
+  return conversation_.ask(vhost_user_message(VHOST_USER_GET_SHMEM_CONFIG),
+                           [this](const VhostUserMessage& answer) -> Result<void> {
+                             peer_.shared_memory = TRY(vhost_user_shared_memory_of(answer));
+                             return one_less();
+                           });
 }
 
 Result<void> VhostUserHandshake::open_requests() {

@@ -262,6 +262,10 @@ void VhostUserDevice::reset(std::function<void()> done) {
   if (!up()) return;
   peer_->driver_ok = false;
   const bool resets = has(VHOST_USER_PROTOCOL_F_RESET_DEVICE);
+  done = [this, done = std::move(done)] {
+    if (shared_memory_) shared_memory_->clear();
+    done();
+  };
   auto on_done = [done]() -> Result<void> {
     done();
     return {};

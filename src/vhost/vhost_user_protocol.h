@@ -250,10 +250,15 @@ static_assert(sizeof(VhostUserShmemHeader) == 8);
 /// `num` of SET_VRING_BASE and GET_VRING_BASE: for a split ring the avail index; for a packed one
 /// the avail index and its wrap counter in bits 0 to 15, the used ones in bits 16 to 31 ("Vring
 /// descriptor indices for packed virtqueues"). A ring with nothing in flight has both alike.
+constexpr uint32_t vhost_user_packed_half(RingPosition position) {
+  return (position.index & 0x7fffu) | (position.wrap_counter ? 0x8000u : 0u);
+}
+constexpr uint32_t vhost_user_vring_base(RingPosition available, RingPosition used, bool packed) {
+  if (!packed) return available.index;
+  return vhost_user_packed_half(available) | vhost_user_packed_half(used) << 16;
+}
 constexpr uint32_t vhost_user_vring_base(RingPosition position, bool packed) {
-  if (!packed) return position.index;
-  const uint32_t half = (position.index & 0x7fffu) | (position.wrap_counter ? 0x8000u : 0u);
-  return half | half << 16;
+  return vhost_user_vring_base(position, position, packed);
 }
 
 /// The avail half of `num`.

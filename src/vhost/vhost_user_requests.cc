@@ -14,6 +14,9 @@ VhostUserRequests::News news_of(uint32_t request) {
       return News::kConfigChanged;
     case VHOST_USER_BACKEND_VRING_ERR:
       return News::kRingFailed;
+    case VHOST_USER_BACKEND_SHMEM_MAP:
+    case VHOST_USER_BACKEND_SHMEM_UNMAP:
+      return News::kSharedMemory;
     default:
       return News::kUnknown;
   }
@@ -31,9 +34,12 @@ Result<VhostUserRequests::News> VhostUserRequests::take_one() {
                                   "this channel",
                                   message->request)));
   }
-  const News news = news_of(message->request);
+  News news = news_of(message->request);
+  if (news == News::kSharedMemory && !serve_memory_) news = News::kUnknown;
+  bool good = news != News::kUnknown;
+  if (news == News::kSharedMemory) good = serve_memory_(*message);
   if (message->needs_reply()) {
-    auto answer = vhost_user_message(message->request, uint64_t{news == News::kUnknown ? 1u : 0u});
+    auto answer = vhost_user_message(message->request, uint64_t{good ? 0u : 1u});
     answer.flags = kVhostUserReply;
     TRY(channel_.send(std::move(answer)));
   }

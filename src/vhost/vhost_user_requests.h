@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include "vhost/vhost_user_channel.h"
 
@@ -15,9 +17,13 @@ class VhostUserRequests {
     kUnknown,  ///< a request that we do not serve
     kConfigChanged,
     kRingFailed,
+    kSharedMemory,  ///< SHMEM_MAP or SHMEM_UNMAP, which was served or refused
   };
+  /// Serves these two; whether it did. None: they are unknown.
+  using ServeMemory = std::function<bool(VhostUserMessage& message)>;
 
-  explicit VhostUserRequests(Fd socket) : channel_(std::move(socket)) {}
+  explicit VhostUserRequests(Fd socket, ServeMemory serve_memory = {})
+      : channel_(std::move(socket)), serve_memory_(std::move(serve_memory)) {}
 
   /// To be watched for EPOLLIN, and for EPOLLOUT while `wants_write()`. Borrowed.
   const Fd& socket() const { return channel_.socket(); }
@@ -28,6 +34,7 @@ class VhostUserRequests {
 
  private:
   VhostUserChannel channel_;
+  ServeMemory serve_memory_;
 };
 
 }  // namespace crosvm

@@ -15,6 +15,8 @@ namespace {
 // Messages taken before other work of the loop has its turn.
 constexpr int kMessagesPerTurn = 16;
 
+Error nobody() { return Error(std::errc::not_connected, "there is no front-end"); }
+
 }  // namespace
 
 struct VhostUserServer::State {
@@ -53,14 +55,25 @@ Result<std::unique_ptr<VhostUserServer>> VhostUserServer::create(EventLoop& loop
                                                                  Gone gone) {
   auto state = std::make_unique<State>(loop, name, std::move(gone));
   State* const self = state.get();
-  DeviceHost::Events events{.config_changed =
-                                [self](const std::vector<std::byte>&) {
-                                  if (self->session) self->session->config_changed();
-                                },
-                            .needs_reset =
-                                [self] {
-                                  if (self->session) self->session->needs_reset();
-                                }};
+  DeviceHost::Events events{
+      .config_changed =
+          [self](const std::vector<std::byte>&) {
+            if (self->session) self->session->config_changed();
+          },
+      .needs_reset =
+          [self] {
+            if (self->session) self->session->needs_reset();
+          },
+      .map_shared =
+          [self](const SharedPlace& place, SharedFile file, DeviceEvents::MapDone done) {
+            if (!self->session) return done(fail(nobody()));
+            self->session->map_shared(place, std::move(file), std::move(done));
+          },
+      .unmap_shared =
+          [self](const SharedPlace& place, DeviceEvents::MapDone done) {
+            if (!self->session) return done(fail(nobody()));
+            self->session->unmap_shared(place, std::move(done));
+          }};
   state->no_memory.emplace(TRY(GuestMemory::map({})));
   state->host = TRY(DeviceHost::create(name, std::move(events), make));
   state->device.emplace(VhostUserSession::Device{.name = name,
@@ -72,6 +85,7 @@ Result<std::unique_ptr<VhostUserServer>> VhostUserServer::create(EventLoop& loop
   if (state->device->info.queue_sizes.size() > kVhostUserMaxQueues) {
     return fail(Error::invalid(name + ": vhost-user can have no more than 256 queues"));
   }
+  CHECK(state->device->info.shared_memory.size() <= kVhostUserMaxShmemRegions);
   return std::unique_ptr<VhostUserServer>(new VhostUserServer(std::move(state)));
 }
 

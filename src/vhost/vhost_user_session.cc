@@ -27,7 +27,8 @@ constexpr uint64_t kOfferedProtocolFeatures =
     vhost_user_bit(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
     vhost_user_bit(VHOST_USER_PROTOCOL_F_STATUS) |
-    vhost_user_bit(VHOST_USER_PROTOCOL_F_DEVICE_STATE);
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_DEVICE_STATE) |
+    vhost_user_bit(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
 
 /// Features of vhost itself.
 constexpr uint64_t kOfferedFeatures =
@@ -152,6 +153,8 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
       return check_device_state(message, ticket);
     case VHOST_USER_NET_SET_MTU:
       return set_mtu(message);
+    case VHOST_USER_GET_SHMEM_CONFIG:
+      return get_shmem_config(message);
     case VHOST_USER_SET_LOG_BASE:
       return set_log_base(message, ticket);
     case VHOST_USER_SET_LOG_FD:
@@ -207,7 +210,9 @@ uint64_t VhostUserSession::offered_protocol_features() const {
   const bool takes_mtu = device_.info.device_type == VIRTIO_ID_NET &&
                          (device_.info.features >> kVirtioNetMtu & 1) != 0;
   return kOfferedProtocolFeatures |
-         (takes_mtu ? vhost_user_bit(VHOST_USER_PROTOCOL_F_MTU) : uint64_t{0});
+         (takes_mtu ? vhost_user_bit(VHOST_USER_PROTOCOL_F_MTU) : uint64_t{0}) |
+         (device_.info.shared_memory.empty() ? uint64_t{0}
+                                             : vhost_user_bit(VHOST_USER_PROTOCOL_F_SHMEM));
 }
 
 Result<VhostUserSession::Answer> VhostUserSession::set_mtu(const VhostUserMessage& message) {
@@ -253,6 +258,10 @@ Result<VhostUserSession::Answer> VhostUserSession::set_features(const VhostUserM
 Result<VhostUserSession::Answer> VhostUserSession::set_protocol_features(uint64_t features) {
   if (const uint64_t unknown = features & ~offered_protocol_features(); unknown != 0) {
     return fail(Error::invalid(format_text("protocol features {:#x} were not offered", unknown)));
+  }
+  if ((features & vhost_user_bit(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT)) != 0 &&
+      (features & vhost_user_bit(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD)) == 0) {
+    return fail(Error::invalid("GET_VRING_BASE_INFLIGHT needs INFLIGHT_SHMFD"));
   }
   protocol_features_ = features;
   return Ack{};
@@ -302,17 +311,23 @@ Result<VhostUserSession::Answer> VhostUserSession::get_vring_base(const VhostUse
                                                                   Ticket ticket) {
   const uint16_t index = TRY(queue_index(state.index));
   const bool packed = has_feature(VIRTIO_F_RING_PACKED);
+  const bool suspend = has_protocol(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
   rings_[index].base.reset();  // it goes on where it stops
-  auto stopped = [self = weak_from_this(), index, packed, ticket](RingPosition at) {
+  auto stopped = [self = weak_from_this(), index, packed, suspend, ticket](RingPosition at) {
     const auto session = self.lock();
     if (!session) return;
+    std::optional<RingPosition> used;
+    if (suspend && packed && session->inflight_) used = session->inflight_->packed_used(index);
     VhostUserMessage answer = vhost_user_message(
         VHOST_USER_GET_VRING_BASE,
-        VhostUserVringState{.index = index, .num = vhost_user_vring_base(at, packed)});
+        VhostUserVringState{.index = index,
+                            .num = vhost_user_vring_base(at, used.value_or(at), packed)});
     answer.flags = kVhostUserReply;
     session->finish(ticket, std::move(answer));
   };
-  device_.host.get_vring_base(index, std::move(stopped));
+  device_.host.get_vring_base(
+      index, std::move(stopped),
+      suspend ? DeviceHost::InFlight::kSuspend : DeviceHost::InFlight::kFinish);
   return Later{};
 }
 

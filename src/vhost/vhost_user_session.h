@@ -50,6 +50,8 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   // From the device.
   void config_changed();
   void needs_reset();
+  void map_shared(const SharedPlace& place, SharedFile file, DeviceEvents::MapDone done);
+  void unmap_shared(const SharedPlace& place, DeviceEvents::MapDone done);
 
  private:
   using Ticket = VhostUserAnswers::Ticket;
@@ -106,6 +108,8 @@ class VhostUserSession : public std::enable_shared_from_this<VhostUserSession> {
   Result<void> begin_state(const VhostUserDeviceState& wanted, Fd pipe);
   void end_state(Result<void> result);
   void drop_state();
+  Result<Answer> get_shmem_config(const VhostUserMessage& message);
+  void order_shared(VhostUserMessage message, DeviceEvents::MapDone done);
 
   Result<uint16_t> queue_index(uint64_t index) const;
   std::optional<VringAddresses> translate(const VhostUserVringAddr& user) const;

@@ -22,6 +22,7 @@ struct DeviceInfo {
   uint64_t features = 0;  ///< offered by the device; the transport adds its own
   std::vector<uint16_t> queue_sizes;
   std::vector<std::byte> config;
+  std::vector<uint64_t> shared_memory{};  ///< sizes of the regions by ID, bytes; 0: there is none
 };
 
 /// What a backend tells its transport. On any thread.

@@ -39,6 +39,7 @@ struct RingState {
   Phase phase = Phase::kStopped;
   bool changed = false;      // since it was started
   bool base_is_new = false;  // set since it was started: counts more than where it stops
+  bool suspend = false;      // its next stop need not wait for what is in flight
   std::vector<std::function<void(RingPosition)>> stop_waiters;
 };
 
@@ -210,15 +211,18 @@ Result<void> DeviceHost::State::start(uint16_t index) {
 
 void DeviceHost::State::stop(uint16_t index) {
   rings[index].phase = Phase::kStopping;
-  device->stop_queue(index, [this, index, alive = std::weak_ptr<bool>(alive)](RingPosition at) {
+  auto done = [this, index, alive = std::weak_ptr<bool>(alive)](RingPosition at) {
     if (!alive.expired()) stopped(index, at);
-  });
+  };
+  if (rings[index].suspend) return device->suspend_queue(index, std::move(done));
+  device->stop_queue(index, std::move(done));
 }
 
 void DeviceHost::State::stopped(uint16_t index, RingPosition position) {
   RingState& ring = rings[index];
   CHECK(ring.phase == Phase::kStopping);
   ring.phase = Phase::kStopped;
+  ring.suspend = false;
   if (!ring.base_is_new) ring.settings.base = position;
   for (auto& waiter : std::exchange(ring.stop_waiters, {})) waiter(position);
   update();
@@ -230,6 +234,14 @@ void DeviceHost::State::forget_settings() {
     ring.settings = {};
     ring.base_is_new = true;
   }
+}
+
+void DeviceEvents::map_shared(const SharedPlace&, SharedFile, MapDone done) {
+  done(fail(Error(std::errc::not_supported, "nobody shows the device's shared memory")));
+}
+
+void DeviceEvents::unmap_shared(const SharedPlace&, MapDone done) {
+  done(fail(Error(std::errc::not_supported, "nobody shows the device's shared memory")));
 }
 
 Result<void> VirtioDevice::set_mtu(uint16_t mtu) {
@@ -261,11 +273,13 @@ DeviceInfo DeviceHost::info() const {
   const VirtioDevice& device = *state_->device;
   const auto sizes = device.queue_sizes();
   const auto config = device.config_space();
+  const auto shared = device.shared_memory();
   return {.name = state_->name,
           .device_type = device.device_type(),
           .features = state_->offered,
           .queue_sizes = {sizes.begin(), sizes.end()},
-          .config = {config.begin(), config.end()}};
+          .config = {config.begin(), config.end()},
+          .shared_memory = {shared.begin(), shared.end()}};
 }
 
 void DeviceHost::set_memory(const GuestMemory& memory, std::function<void()> former_unused) {
@@ -358,12 +372,14 @@ Result<void> DeviceHost::load_state(std::span<const std::byte> bytes) {
 
 bool DeviceHost::stopped() const { return state_->all_stopped(); }
 
-void DeviceHost::get_vring_base(uint16_t index, std::function<void(RingPosition)> done) {
+void DeviceHost::get_vring_base(uint16_t index, std::function<void(RingPosition)> done,
+                                InFlight in_flight) {
   RingState* ring = state_->find(index, "stopping");
   if (!ring) return done({});
   ring->settings.kick = {};
   ring->settings.call = {};
   if (ring->phase == Phase::kStopped) return done(ring->settings.base);
+  ring->suspend = in_flight == InFlight::kSuspend && ring->settings.inflight;
   ring->stop_waiters.push_back(std::move(done));
   state_->update();
 }
@@ -398,5 +414,17 @@ void DeviceHost::config_changed() {
 }
 
 void DeviceHost::needs_reset(std::string why) { state_->break_down(why); }
+
+void DeviceHost::map_shared(const SharedPlace& place, SharedFile file, MapDone done) {
+  const auto& map = state_->events.map_shared;
+  if (!map) return DeviceEvents::map_shared(place, std::move(file), std::move(done));
+  map(place, std::move(file), std::move(done));
+}
+
+void DeviceHost::unmap_shared(const SharedPlace& place, MapDone done) {
+  const auto& unmap = state_->events.unmap_shared;
+  if (!unmap) return DeviceEvents::unmap_shared(place, std::move(done));
+  unmap(place, std::move(done));
+}
 
 }  // namespace crosvm

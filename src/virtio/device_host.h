@@ -27,6 +27,9 @@ class DeviceHost : private DeviceEvents {
     /// Also after every `set_config`: what the device made of it.
     std::function<void(std::vector<std::byte> config)> config_changed;
     std::function<void()> needs_reset;
+    /// As those of DeviceEvents; none: nobody shows shared memory.
+    std::function<void(const SharedPlace&, SharedFile, MapDone)> map_shared{};
+    std::function<void(const SharedPlace&, MapDone)> unmap_shared{};
   };
 
   /// `name` names the device in logs. Errors: those of `make`.
@@ -67,7 +70,13 @@ class DeviceHost : private DeviceEvents {
   Result<void> load_state(std::span<const std::byte> bytes);
   /// No ring runs.
   bool stopped() const;
-  void get_vring_base(uint16_t index, std::function<void(RingPosition)> done);
+  /// What becomes of a ring's requests in flight when it stops.
+  enum class InFlight {
+    kFinish,   ///< they come to their end first
+    kSuspend,  ///< they may stay in its log (`set_vring_inflight`), if it has one
+  };
+  void get_vring_base(uint16_t index, std::function<void(RingPosition)> done,
+                      InFlight in_flight = InFlight::kFinish);
   void reset(std::function<void()> done);
   void set_config(size_t offset, std::span<const std::byte> data);
   /// Errors: those of VirtioDevice::set_mtu.
@@ -78,6 +87,8 @@ class DeviceHost : private DeviceEvents {
   explicit DeviceHost(std::unique_ptr<State> state);
   void config_changed() override;
   void needs_reset(std::string why) override;
+  void map_shared(const SharedPlace& place, SharedFile file, MapDone done) override;
+  void unmap_shared(const SharedPlace& place, MapDone done) override;
 
   std::unique_ptr<State> state_;
 };

@@ -78,7 +78,7 @@ class Virtqueue {
 
   /// Chains popped and not given back.
   uint16_t in_flight() const;
-  /// Where to resume; call with nothing in flight.
+  /// Where to resume; what is in flight then comes out of the log alone.
   RingPosition position() const;
 
   /// Calls `process` on `loop` soon once, as the driver may have kicked before, and then whenever

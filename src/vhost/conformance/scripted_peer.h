@@ -34,7 +34,8 @@ class ScriptedPeer {
                                  vhost_user_bit(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
                                  vhost_user_bit(VHOST_USER_PROTOCOL_F_CONFIG);
     uint64_t queues = 2;
-    size_t config_length = 8;  ///< other lengths are refused
+    size_t config_length = 8;               ///< other lengths are refused
+    std::vector<uint64_t> shared_memory{};  ///< sizes of the regions by ID
     /// Takes the place of the answer: nothing is sent unless it does. Returns whether it did so.
     std::function<bool(ScriptedPeer&, const VhostUserMessage&)> instead{};
   };
@@ -98,6 +99,13 @@ class ScriptedPeer {
         return value(to, 0);
       case VHOST_USER_GET_VRING_BASE:
         return copy(to, to.payload);
+      case VHOST_USER_GET_SHMEM_CONFIG: {
+        const auto count = static_cast<uint32_t>(script_.shared_memory.size());
+        VhostUserMessage made = copy(to, {});
+        made.add(VhostUserShmemHeader{.num_regions = count, .padding = 0});
+        for (const uint64_t size : script_.shared_memory) made.add(size);
+        return made;
+      }
       case VHOST_USER_GET_CONFIG:
         return to.payload.size() == sizeof(VhostUserConfigHeader) + script_.config_length
                    ? copy(to, to.payload)

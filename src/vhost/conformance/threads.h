@@ -1,6 +1,7 @@
 #pragma once
 
 #include <future>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -36,16 +37,17 @@ class LoopThread {
   std::thread thread_;
 };
 
-/// An EchoDevice behind a VhostUserServer, on a thread of its own.
+/// An EchoDevice, or another one, behind a VhostUserServer, on a thread of its own.
 class EchoServer {
  public:
-  EchoServer(Fd socket, EchoOptions options) {
+  EchoServer(Fd socket, EchoOptions options)
+      : EchoServer(std::move(socket), open_echo(std::move(options))) {}
+  EchoServer(Fd socket, std::unique_ptr<OpenedDevice> opened) {
     std::promise<EventLoop*> made;
     thread_ =
-        std::thread([&made, socket = std::move(socket), options = std::move(options)]() mutable {
+        std::thread([&made, socket = std::move(socket), device = std::move(opened)]() mutable {
           auto loop = EventLoop::create();
           CHECK(loop.has_value());
-          auto device = open_echo(std::move(options));
           auto make = [&](DeviceEvents& events) {
             return device->create({.loop = **loop, .events = events, .rings = {}});
           };

@@ -65,6 +65,14 @@ void EchoDevice::stop_queue(uint16_t index, StopDone done) {
   finish_stop(queue);
 }
 
+void EchoDevice::suspend_queue(uint16_t index, StopDone done) {
+  Queue& queue = queues_[index];
+  const RingPosition position = queue.ring->position();
+  queue.held.clear();
+  queue.ring.reset();
+  done(position);
+}
+
 void EchoDevice::save_state(DeviceFields& to) const { to.set_bytes(1, config_); }
 
 Result<void> EchoDevice::load_state(const DeviceFields& from) {

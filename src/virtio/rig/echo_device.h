@@ -54,6 +54,7 @@ class EchoDevice : public VirtioDevice {
   void write_config(size_t offset, std::span<const std::byte> data) override;
   Result<void> start_queue(uint16_t index, Virtqueue queue) override;
   void stop_queue(uint16_t index, StopDone done) override;
+  void suspend_queue(uint16_t index, StopDone done) override;
   void save_state(DeviceFields& to) const override;
   Result<void> load_state(const DeviceFields& from) override;
 
