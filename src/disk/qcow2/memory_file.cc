@@ -147,18 +147,16 @@ void MemoryDisk::resize(uint64_t bytes, std::function<void(int error)> done) {
 }
 
 void MemoryDisk::transfer(DiskRequest& request) {
-  uint64_t at = request.offset;
+  std::vector<std::byte> bytes(request.length);
+  std::span<std::byte> rest(bytes);
+  if (request.kind == Kind::kRead) file_.read(request.offset, bytes);
   for (const GuestSlice& buffer : request.buffers) {
-    std::vector<std::byte> bytes(buffer.size());
-    if (request.kind == Kind::kRead) {
-      file_.read(at, bytes);
-      (void)buffer.write_bytes(0, bytes);
-    } else {
-      (void)buffer.read_bytes(0, bytes);
-      file_.write(at, bytes);
-    }
-    at += buffer.size();
+    const auto part = rest.first(buffer.size());
+    (void)(request.kind == Kind::kRead ? buffer.write_bytes(0, part) : buffer.read_bytes(0, part));
+    rest = rest.subspan(buffer.size());
   }
+  if (request.kind == Kind::kWrite)
+    file_.write(request.offset, bytes);  // at once: sectors are whole
 }
 
 int MemoryDisk::run(DiskRequest& request, size_t unflushed) {
