@@ -1,5 +1,6 @@
 #include "disk/open_disk.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -7,11 +8,47 @@
 #include "disk/android_sparse/android_sparse_disk.h"
 #include "disk/composite/composite_disk.h"
 #include "disk/guarded_disk.h"
+#include "disk/image_reader.h"
+#include "disk/qcow2/qcow2_disk.h"
+#include "disk/qcow2/qcow2_header.h"
 #include "disk/raw_disk.h"
 #include "disk/zstd/zstd_disk.h"
 
 namespace crosvm {
 namespace {
+
+Result<Qcow2Header> read_qcow2_header(const Fd& image, const std::string& object) {
+  ImageReader reader = TRY(ImageReader::create(image, object));
+  // The first cluster, the size of which stands at its start.
+  constexpr size_t kClusterBitsEnd = 24;
+  std::vector<std::byte> first(std::min<uint64_t>(reader.size(), kClusterBitsEnd));
+  TRY(reader.read(0, first));
+  if (first.size() == kClusterBitsEnd) {
+    const auto bits = std::min<unsigned>(static_cast<unsigned>(first.back()), 21);
+    first.resize(std::min<uint64_t>(reader.size(), std::max<uint64_t>(uint64_t{1} << bits, 512)));
+    TRY(reader.read(0, first));
+  }
+  return parse_qcow2_header(first, reader.size(), object);
+}
+
+/// A backing file is never asked what it is: a guest that once wrote to it may have made it lie.
+Result<ImageFormat> backing_format(const Qcow2Header& header, const std::string& object) {
+  const std::string name = header.backing_format.value_or("");
+  for (const ImageFormat format : {ImageFormat::kRaw, ImageFormat::kQcow2, ImageFormat::kZstd,
+                                   ImageFormat::kAndroidSparse, ImageFormat::kComposite}) {
+    if (name == name_of(format)) return format;
+  }
+  if (name.empty()) {
+    return fail(Error::invalid(format_text(
+        "{}: it does not say which format its backing file has; say so with qemu-img rebase -u -b "
+        "FILE -F FORMAT",
+        object)));
+  }
+  return fail(Error(std::errc::not_supported,
+                    format_text("{}: its backing file has a format that is not known here; convert "
+                                "that with qemu-img convert, and name it with qemu-img rebase -u",
+                                object)));
+}
 
 /// One image with all that it names; a named one is opened by the same rules.
 class Opener {
@@ -30,12 +67,10 @@ class Opener {
         return open_composite(*image, options);
       case ImageFormat::kZstd:
         return open_zstd(std::move(image), options);
-      default:
-        return fail(Error(std::errc::not_supported,
-                          format_text("{}: it is a {} image, which is not supported by this build "
-                                      "yet; convert it to raw",
-                                      options.object, name_of(format))));
+      case ImageFormat::kQcow2:
+        return open_qcow2(std::move(image), options);
     }
+    CHECK(false);
   }
 
  private:
@@ -72,6 +107,38 @@ class Opener {
     ZstdIndex index = TRY(ZstdIndex::read(reader));
     return TRY(ZstdDisk::create(std::move(index), TRY(raw_disk(std::move(image), options)),
                                 files_.loop(), options.object));
+  }
+
+  Result<std::unique_ptr<Disk>> open_qcow2(std::shared_ptr<const Fd> image,
+                                           const DiskOptions& options) {
+    if (options.restarts && !options.read_only) {
+      // The tables are in memory until the guest flushes: after a kill, writes that it was told
+      // have ended would be lost, and no flush would tell it so.
+      return fail(Error(std::errc::not_supported,
+                        options.object +
+                            ": a qcow2 disk that is written to cannot be started anew; leave block "
+                            "out of --restart-devices, or convert the disk to raw"));
+    }
+    const Qcow2Header header = TRY(read_qcow2_header(*image, options.object));
+    Qcow2Parts parts;
+    parts.read_only = options.read_only;
+    parts.object = options.object;
+    if (header.backing_name) {
+      const ImageFormat format = TRY(backing_format(header, options.object));
+      parts.backing = TRY(open_named(*header.backing_name, false, format, options));
+    }
+    if (header.has_data_file()) {
+      if (!header.data_file_name) {
+        return fail(Error::invalid(format_text(
+            "{}: its data file is not named in it; name it with qemu-img amend -o data_file=NAME",
+            options.object)));
+      }
+      parts.data_file =
+          TRY(open_named(*header.data_file_name, !options.read_only, ImageFormat::kRaw, options));
+    }
+    parts.sync = TRY(make_sync_file(image, options.object));
+    parts.file = TRY(raw_disk(std::move(image), options));
+    return TRY(Qcow2Disk::create(std::move(parts)));
   }
 
   Result<std::unique_ptr<Disk>> open_composite(const Fd& image, const DiskOptions& options) {

@@ -16,6 +16,9 @@ struct DiskOptions {
   bool read_only = false;
   bool sparse = true;  ///< space may be given back to the host
   bool dontcache = false;
+  /// The process may be killed and another one go on: what a request has written must be out of it
+  /// when the request has ended.
+  bool restarts = false;
   std::optional<ImageFormat> format = std::nullopt;  ///< else found out by the first bytes
 };
 

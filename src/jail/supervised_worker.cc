@@ -40,7 +40,9 @@ SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder ord
       rules_(rules),
       order_(std::move(order)),
       files_(std::move(files), rules.restarts),
-      channel_(Fd(), kWorkerPackets) {}
+      channel_(Fd(), kWorkerPackets) {
+  order_.restarts = rules_.restarts;
+}
 
 SupervisedWorker::~SupervisedWorker() { forget_process(); }
 

@@ -51,8 +51,11 @@ class Worker {
     // From here on it may meet what an image or a guest wrote.
     ChannelBroker files(channel_);
     auto make = [&](DeviceEvents& events) {
-      return opened->create(
-          {.loop = *loop_, .events = events, .rings = std::move(rings), .files = &files});
+      return opened->create({.loop = *loop_,
+                             .events = events,
+                             .rings = std::move(rings),
+                             .files = &files,
+                             .restarts = order.restarts});
     };
     auto gone = [this](const Error&) { loop_->stop(); };
     server_ = TRY(VhostUserServer::create(*loop_, order.name, make, gone));

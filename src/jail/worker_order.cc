@@ -66,6 +66,7 @@ Result<WorkerOrder> duplicate(const WorkerOrder& order) {
                     .pivot_root = order.pivot_root,
                     .policy = order.policy,
                     .denied_call = order.denied_call,
+                    .restarts = order.restarts,
                     .frontend = TRY(copy(order.frontend)),
                     .filter = TRY(copy(order.filter)),
                     .io_witness = TRY(copy(order.io_witness)),
@@ -92,6 +93,7 @@ Result<Packet> encode_worker_order(WorkerOrder order) {
   if (order.pivot_root) json.set("pivot_root", *order.pivot_root);
   json.set("policy", order.policy);
   json.set("denied_call", static_cast<uint64_t>(order.denied_call));
+  json.set("restarts", order.restarts);
   json.set("frontend", static_cast<bool>(order.frontend));
   json.set("filter", static_cast<bool>(order.filter));
   json.set("io_witness", static_cast<bool>(order.io_witness));
@@ -122,6 +124,7 @@ Result<WorkerOrder> decode_worker_order(Packet packet) {
                     .pivot_root = std::nullopt,
                     .policy = TRY(read_text(json, "policy")),
                     .denied_call = {},
+                    .restarts = TRY(TRY(json.at("restarts"))->as_bool()),
                     .frontend = {},
                     .filter = {},
                     .io_witness = {},

@@ -24,6 +24,7 @@ struct WorkerOrder {
   /// The system call policy, compiled in; `filter`, when it is there, is the program instead.
   std::string policy;
   SeccompDefault denied_call = SeccompDefault::kNotify;
+  bool restarts = false;  ///< another process takes its place when it dies
 
   Fd frontend;  ///< a connected vhost-user socket
   Fd filter;    ///< a file with a BPF program (`--seccomp-policy-dir`)

@@ -69,6 +69,7 @@ Result<WorkerOrder> Workers::State::order_for(const DeviceType& type, const std:
                     .pivot_root = options.pivot_root,
                     .policy = std::string(type.policy),
                     .denied_call = denied_call(),
+                    .restarts = false,
                     .frontend = {},
                     .filter = {},
                     .io_witness = {},

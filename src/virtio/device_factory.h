@@ -26,6 +26,8 @@ struct DeviceContext {
   std::vector<IoUring> rings;
   /// Opens what its files name, while it is being created; null: nothing is.
   FileBroker* files = nullptr;
+  /// Its process may be killed, and another one go on with its requests.
+  bool restarts = false;
 };
 
 /// How a kind of device is made, in steps (design: parse, open, spawn, create):

@@ -57,6 +57,16 @@ static std::span<const KvName<AsyncExecutor>> kv_names(AsyncExecutor) { return k
 static std::span<const KvName<ImageFormat>> kv_names(ImageFormat) { return kFormats; }
 
 namespace {
+/// One path, or a list of them.
+struct Paths {
+  std::vector<std::string>& paths;
+};
+Result<void> read_kv(const KvValue& value, Paths& out) {
+  if (value.read(out.paths)) return {};
+  out.paths.resize(1);
+  return value.read(out.paths.front());
+}
+
 /// A key that is known and refused: reading it is the error.
 struct BootIndex {};
 Result<void> read_kv(const KvValue&, BootIndex&) {
@@ -76,6 +86,7 @@ Result<AsyncExecutor> parse_async_executor(std::string_view text) {
 Result<BlockConfig> BlockConfig::parse(const KeyValues& text) {
   BlockConfig config;
   BootIndex bootindex;
+  Paths allow_backing{config.allow_backing};
   TRY(text.read({kv_key("path", config.path).require(), kv_key("ro", config.read_only),
                  kv_key("root", config.root), kv_key("sparse", config.sparse),
                  kv_key("direct", config.direct).or_alias("o_direct"), kv_key("lock", config.lock),
@@ -84,7 +95,7 @@ Result<BlockConfig> BlockConfig::parse(const KeyValues& text) {
                  kv_key("async-executor", config.async_executor).or_alias("async_executor"),
                  kv_key("packed-queue", config.packed_queue), kv_key("bootindex", bootindex),
                  kv_key("pci-address", config.pci_address), kv_key("dontcache", config.dontcache),
-                 kv_key("format", config.format), kv_key("allow-backing", config.allow_backing)}));
+                 kv_key("format", config.format), kv_key("allow-backing", allow_backing)}));
   TRY(check(config));
   return config;
 }

@@ -38,7 +38,7 @@ struct BlockConfig {
   /// Of the image; none: found out by its first bytes.
   std::optional<ImageFormat> format;
   /// Files that its images may name although they lie elsewhere, and folders of such.
-  std::vector<std::string> allow_backing;
+  std::vector<std::string> allow_backing;  // one path, or a list
 
   /// Errors: invalid_argument naming the key and what it takes.
   static Result<BlockConfig> parse(const KeyValues& text);

@@ -80,5 +80,16 @@ TEST(BlockConfigTest, ItsTextParsesToTheSame) {
   }
 }
 
+TEST(BlockConfigTest, FormatsAndWhatImagesMayName) {
+  auto one = *BlockConfig::parse(*KeyValues::parse("a,format=qcow2,allow-backing=/b"));
+  EXPECT_EQ(one.format, ImageFormat::kQcow2);
+  EXPECT_EQ(one.allow_backing, std::vector<std::string>{"/b"});
+  auto two = *BlockConfig::parse(*KeyValues::parse("a,allow-backing=[/b,\"/c,d\"]"));
+  EXPECT_EQ(two.allow_backing, (std::vector<std::string>{"/b", "/c,d"}));
+  auto again = *BlockConfig::parse(*KeyValues::parse(two.to_text()));
+  EXPECT_EQ(again.allow_backing, two.allow_backing);
+  EXPECT_FALSE(BlockConfig::parse(*KeyValues::parse("a,format=vmdk")));
+}
+
 }  // namespace
 }  // namespace crosvm

@@ -66,6 +66,7 @@ Result<std::unique_ptr<VirtioDevice>> BlockFactory::create(const BlockConfig& co
                             .read_only = config.read_only,
                             .sparse = config.sparse,
                             .dontcache = config.dontcache && !config.direct,
+                            .restarts = context.restarts,
                             .format = config.format};
   auto image = std::make_shared<const Fd>(std::move(resources.image));
   // The broker is there while the device is created. Workers that start later have a raw disk,
