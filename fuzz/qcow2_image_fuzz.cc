@@ -1,7 +1,7 @@
 // A qcow2 image that is damaged at places, and requests to the disk in it. The input: which image,
 // how many bytes of it change, those changes, then requests.
 
-#include <algorithm>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -116,7 +116,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CHECK(quiet);
   Input input(data, size);
   MemoryQueue queue(size);
-  MemoryFile file = make_image(queue, input.take(1));
+  static std::map<uint32_t, MemoryFile> images;  // by choice; each is made once
+  const uint32_t choice = input.take(1);
+  auto made = images.find(choice);
+  if (made == images.end()) made = images.emplace(choice, make_image(queue, choice)).first;
+  MemoryFile file = made->second;
   std::vector<std::byte> bytes = file.bytes();
   for (uint32_t left = input.take(1) % 32; left > 0; --left) {
     bytes[input.take(3) % bytes.size()] = static_cast<std::byte>(input.take(1));
