@@ -190,6 +190,7 @@ Result<ServeConfig> make_serve_config(const CommandLine& line, const ServeOption
   ServeConfig config;
   if (line.levels[1].command->name == "device") {
     config.devices.push_back(TRY(one_device(line.command().name, options)));
+    config.confined = true;
     return config;
   }
   config.devices = TRY(several_devices(options));

@@ -27,6 +27,7 @@ TEST(ServeOptionsTest, ADiskIsServedWithoutDiscard) {
   ASSERT_TRUE(config) << config.error().what();
   ASSERT_EQ(config->devices.size(), 1u);
   EXPECT_FALSE(config->jailed);
+  EXPECT_TRUE(config->confined);
   const ServedDevice& device = config->devices[0];
   EXPECT_EQ(device.type, "block");
   EXPECT_EQ(device.socket, "/s");
@@ -115,7 +116,9 @@ TEST(ServeOptionsTest, SeveralDevicesEachWithASocket) {
   EXPECT_EQ(config->sandbox_options.pivot_root, "/root");
   EXPECT_EQ(config->sandbox_options.seccomp_policy_dir, "/p");
   EXPECT_TRUE(config->sandbox_options.seccomp_log_failures);
-  EXPECT_FALSE(config_of({"devices", "--block", "vhost=s,d", "--disable-sandbox"})->jailed);
+  const auto open = config_of({"devices", "--block", "vhost=s,d", "--disable-sandbox"});
+  EXPECT_FALSE(open->jailed);
+  EXPECT_FALSE(open->confined);
 }
 
 TEST(ServeOptionsTest, WhatIsNotBuiltIsRefusedByName) {

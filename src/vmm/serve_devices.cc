@@ -17,6 +17,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "devices/all_devices.h"
+#include "jail/broker_process.h"
 #include "jail/jailed_services.h"
 #include "jail/seccomp_filter.h"
 #include "jail/spawner.h"
@@ -73,6 +74,7 @@ class ServeRun {
 
  private:
   Result<void> serve(const ServeConfig& config) {
+    confined_ = config.confined;
     std::unique_ptr<Spawner> spawner;
     if (config.jailed) spawner = TRY(Spawner::start());  // while we have one thread
     loop_ = TRY(EventLoop::create());
@@ -148,9 +150,18 @@ class ServeRun {
                            std::move(service.frontend));
     }
     std::vector<IoUring> rings = make_device_rings(name, service.opened->rings());
-    if (services_.size() == 1) TRY(confine(service));
+    std::unique_ptr<BrokerProcess> files;  // opens what the filter below does not let us open
+    if (confined_) {
+      if (auto broker = service.opened->broker()) {
+        files = TRY(BrokerProcess::start(std::move(broker)));
+      }
+      TRY(confine(service));
+    }
     auto make = [&](DeviceEvents& events) {
-      return service.opened->create({.loop = *loop_, .events = events, .rings = std::move(rings)});
+      return service.opened->create({.loop = *loop_,
+                                     .events = events,
+                                     .rings = std::move(rings),
+                                     .files = files ? &files->broker() : nullptr});
     };
     auto gone = [this, &name](const Error& why) {
       if (is_disconnect(why.code())) return finish({});
@@ -213,6 +224,7 @@ class ServeRun {
   std::unique_ptr<TerminalSizes> sizes_;
   std::unique_ptr<JailedServices> jails_;  // before the consoles that their processes write to
   size_t left_ = 0;                        // services without an end
+  bool confined_ = false;                  // this process serves, under a filter
   Result<void> result_;
 };
 

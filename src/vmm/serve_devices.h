@@ -24,9 +24,10 @@ struct ServedDevice {
 /// What `crosvm device` and `crosvm devices` are to serve (cli.md 3.7, 3.8).
 struct ServeConfig {
   std::vector<ServedDevice> devices;
-  /// Each in a jailed process of its own. Without that all are served by this process, which
-  /// confines itself by the device's system call policy when it serves but one.
+  /// Each in a jailed process of its own. Without that all are served by this process.
   bool jailed = false;
+  /// This process serves but one, and confines itself by the device's system call policy.
+  bool confined = false;
   SandboxOptions sandbox_options;
 };
 

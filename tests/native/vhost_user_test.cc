@@ -174,6 +174,24 @@ TEST_F(NativeVhostUserTest, ADiskIsServedUntilItsFrontendGoes) {
   }
 }
 
+/// Its process may open nothing any more when it learns what the disk is made of.
+TEST_F(NativeVhostUserTest, ADiskMadeOfOtherFilesIsServed) {
+  using namespace std::string_literals;
+  const std::string composite = scratch_.path() + "/composite";
+  // Version 2; one part, "disk", writable; 64 KiB.
+  std::ofstream(composite) << "composite_disk\x1d\x08\x02\x12\x08\x0a\x04"s << "disk"
+                           << "\x18\x01\x18\x80\x80\x04"s;
+  VmProcess process(at_socket({"block", "--file", composite}));
+  {
+    Frontend frontend(connect_to(socket_), VIRTIO_ID_BLOCK);
+    ASSERT_TRUE(frontend.connected());
+    EXPECT_EQ(frontend.read(4, 512), sector('x'));
+    EXPECT_EQ(frontend.write(3, sector('a')), VIRTIO_BLK_S_OK);
+  }
+  EXPECT_EQ(process.wait_exit(60s), 0) << process.errors();
+  EXPECT_EQ(text_of(disk_).substr(3 * 512, 512), sector('a'));
+}
+
 TEST_F(NativeVhostUserTest, AReadOnlyDiskIsNotWritten) {
   VmProcess process(at_socket({"block", "--file", disk_ + ":read-only"}));
   {
