@@ -8,10 +8,10 @@
 #include <cstring>
 #include <span>
 
-namespace crosvm::test {
+namespace crosvm {
 
-/// Runs a system call filter as the kernel would, on the instructions that libseccomp writes.
-/// Returns SECCOMP_RET_*; UINT32_MAX for a malformed program.
+/// Runs a system call filter as the kernel would, on the instructions that compilers of policies
+/// write. Returns SECCOMP_RET_*; UINT32_MAX for a program that is malformed or has others.
 inline uint32_t simulate_bpf(std::span<const sock_filter> code, const seccomp_data& data) {
   uint32_t a = 0;
   for (size_t at = 0; at < code.size(); ++at) {
@@ -48,4 +48,4 @@ inline uint32_t simulate_bpf(std::span<const sock_filter> code, const seccomp_da
   return UINT32_MAX;
 }
 
-}  // namespace crosvm::test
+}  // namespace crosvm

@@ -11,6 +11,7 @@
 #include "base/socket_pair.h"
 #include "jail/broker_channel.h"
 #include "jail/worker_order.h"
+#include "jail/worker_policy.h"
 
 namespace crosvm {
 
@@ -104,7 +105,7 @@ JailedServices::~JailedServices() {
 }
 
 Result<void> JailedServices::check_policy(const DeviceType& type) const {
-  TRY(find_seccomp_policy(policy_of(type), state_->policies()));
+  TRY(find_worker_policy(policy_of(type), state_->policies()));
   return {};
 }
 
@@ -129,7 +130,7 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
   order.denied_call = policies.action;
   order.frontend = std::move(frontend);
   if (policies.directory) {
-    const SeccompProgram program = TRY(find_seccomp_policy(order.policy, policies));
+    const SeccompProgram program = TRY(find_worker_policy(order.policy, policies));
     order.filter = TRY(file_with_program(program, order.policy));
   }
   order.resources = opened.pack();

@@ -31,7 +31,7 @@ class JailedServices {
   /// The system call policy of a device that serves a front-end of its own:
   /// "block_device_vhost_user".
   static std::string policy_of(const DeviceType& type);
-  /// Whether there is such a policy. Errors: those of find_seccomp_policy.
+  /// Whether there is such a policy. Errors: those of find_worker_policy.
   Result<void> check_policy(const DeviceType& type) const;
 
   /// Starts a process that serves `frontend`, a connected stream socket, with the opened device;

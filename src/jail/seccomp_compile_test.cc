@@ -63,7 +63,7 @@ class Compiled {
     data.nr = nr;
     data.arch = audit != 0 ? audit : machine_.audit;
     std::ranges::copy(arguments, data.args);
-    return test::simulate_bpf(program_, data);
+    return simulate_bpf(program_, data);
   }
 
  private:

@@ -64,15 +64,21 @@ Result<SeccompProgram> compile_file(const std::string& path) {
 
 Result<SeccompProgram> find_in_directory(std::string_view name, const std::string& directory,
                                          bool may_be_compiled) {
-  const std::string path = format_text("{}/{}", directory, name);
-  if (may_be_compiled) {
-    auto bytes = read_policy_file(path + ".bpf");
-    if (bytes) return read_program(path + ".bpf", *bytes);
-    if (bytes.error().code() != std::errc::no_such_file_or_directory) {
-      return fail(std::move(bytes).error());
+  std::string path = format_text("{}/{}.bpf", directory, name);
+  auto read = [&]() -> Result<SeccompProgram> {
+    if (may_be_compiled) {
+      auto bytes = read_policy_file(path);
+      if (bytes) return read_program(path, *bytes);
+      if (bytes.error().code() != std::errc::no_such_file_or_directory) {
+        return fail(std::move(bytes).error());
+      }
     }
-  }
-  return compile_file(path + ".policy");
+    path = format_text("{}/{}.policy", directory, name);
+    return compile_file(path);
+  };
+  SeccompProgram program = TRY(read());
+  program.set_path(std::move(path));
+  return program;
 }
 
 std::string_view likely_cause(int error) {

@@ -30,12 +30,16 @@ class SeccompProgram {
 
   std::span<const sock_filter> code() const { return code_; }
   void set_default(SeccompDefault action);
+  /// The file it was read from; empty: it was compiled in.
+  const std::string& path() const { return path_; }
+  void set_path(std::string path) { path_ = std::move(path); }
 
  private:
   explicit SeccompProgram(std::vector<sock_filter> code) : code_(std::move(code)) {}
 
   std::vector<sock_filter> code_;
   std::vector<size_t> defaults_;  // where in the code
+  std::string path_;
 };
 
 /// Where policies come from.

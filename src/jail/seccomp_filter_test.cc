@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -23,6 +24,7 @@
 #include "jail/denied_call.h"
 #include "jail/seccomp_compile.h"
 #include "jail/seccomp_policy.h"
+#include "jail/worker_policy.h"
 
 namespace crosvm {
 namespace {
@@ -251,6 +253,51 @@ TEST_F(PolicyDirectoryTest, AMalformedCompiledFileIsAnError) {
     ASSERT_FALSE(program);
     EXPECT_THAT(program.error().what(), AllOf(HasSubstr("a.bpf"), HasSubstr("remove it")));
   }
+}
+
+TEST_F(PolicyDirectoryTest, WhatIsNoRegularFileIsAnError) {
+  const std::string fifo = path_ + "/a.policy";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  std::filesystem::create_symlink("/dev/null", path_ + "/b.bpf");
+  for (const char* name : {"a", "b"}) {
+    auto program = find_seccomp_policy(name, {.directory = path_});
+    ASSERT_FALSE(program) << name;
+    EXPECT_THAT(program.error().what(),
+                AllOf(HasSubstr(path_ + "/" + name + "."), HasSubstr("no regular file")));
+  }
+}
+
+TEST_F(PolicyDirectoryTest, APolicyOfAWorkerThatMayNotSpeakIsRefused) {
+  const SeccompPolicySource asking{.directory = path_, .action = SeccompDefault::kNotify};
+  const SeccompPolicySource logging{.directory = path_, .action = SeccompDefault::kLog};
+  for (const char* rule : {"", "sendmsg: return EPERM\n", "sendmsg: arg0 == 3\n"}) {
+    write("a.policy", std::string(kBase) + rule);
+    auto refused = find_worker_policy("a", asking);
+    ASSERT_FALSE(refused) << rule;
+    EXPECT_EQ(refused.error().code(), std::errc::invalid_argument);
+    EXPECT_THAT(refused.error().what(),
+                AllOf(HasSubstr(path_ + "/a.policy"), HasSubstr("\"sendmsg: 1\"")));
+    EXPECT_TRUE(find_seccomp_policy("a", asking)) << "a thread of the VMM need not send";
+  }
+  write("a.policy", kBase);
+  EXPECT_TRUE(find_worker_policy("a", logging)) << "a denied call goes on";
+  write("a.policy", std::string(kBase) + "sendmsg: arg2 == MSG_NOSIGNAL\n");
+  EXPECT_TRUE(find_worker_policy("a", asking));
+}
+
+TEST_F(PolicyDirectoryTest, ACompiledPolicyOfAWorkerIsJudgedByWhatItDoes) {
+  const SeccompPolicySource asking{.directory = path_, .action = SeccompDefault::kNotify};
+  write_code("a.bpf", {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)});
+  auto refused = find_worker_policy("a", asking);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().what(), AllOf(HasSubstr(path_ + "/a.bpf"), HasSubstr("sendmsg: 1"),
+                                            HasSubstr("compile it again")));
+  write_code("a.bpf", {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)});
+  EXPECT_TRUE(find_worker_policy("a", asking));
+  // An instruction that is not understood here: the kernel's to judge.
+  write_code("a.bpf", {BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+                       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)});
+  EXPECT_TRUE(find_worker_policy("a", asking));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "jail/seccomp_policy.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <map>
@@ -147,6 +148,12 @@ std::optional<PolicyArch> policy_arch_of(std::string_view name) {
 Result<std::string> read_policy_file(const std::string& path) {
   // Not blocking: a FIFO would wait for its other end.
   Fd file = TRY(open_path(path, O_RDONLY | O_NONBLOCK));
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) return fail(Error::from_errno("looking at", path));
+  if (!S_ISREG(status.st_mode)) {
+    return fail(Error::invalid(
+        format_text("{} is no regular file; give a file with a system call policy", path)));
+  }
   std::string text(kMostFileBytes + 1, '\0');
   size_t size = TRY(read_full(file, std::as_writable_bytes(std::span(text)), path));
   if (size > kMostFileBytes) {

@@ -69,7 +69,7 @@ struct SeccompPolicy {
 
 /// Returns the text of the file at `path`.
 using PolicyReader = std::function<Result<std::string>(const std::string& path)>;
-/// Reads files; no more than a megabyte.
+/// Reads regular files; no more than a megabyte.
 Result<std::string> read_policy_file(const std::string& path);
 
 /// Parses the policy at `path` and what it includes. Paths below /usr/share/policy/crosvm mean the

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "jail/supervised_worker.h"
 #include "jail/worker_order.h"
+#include "jail/worker_policy.h"
 
 namespace crosvm {
 namespace {
@@ -75,7 +76,7 @@ Result<WorkerOrder> Workers::State::order_for(const DeviceType& type, const std:
                     .io_witness = {},
                     .resources = opened.pack()};
   if (!options.seccomp_policy_dir) return order;
-  const SeccompProgram program = TRY(find_seccomp_policy(
+  const SeccompProgram program = TRY(find_worker_policy(
       type.policy, {.directory = options.seccomp_policy_dir, .action = denied_call()}));
   order.filter = TRY(file_with_program(program, order.policy));
   return order;
