@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <utility>
 
 #include "base/format.h"
@@ -34,15 +36,39 @@ Result<std::unique_ptr<Spawner>> Spawner::start() {
     ours = {};
     run_spawner(std::move(theirs), std::move(ourselves));
   }
-  return std::unique_ptr<Spawner>(new Spawner(std::move(ours), pid));
+  std::unique_ptr<Spawner> self(new Spawner(std::move(ours), pid));
+  self->process_ = Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!self->process_) return fail(Error::from_errno("getting a hold on", "the spawner"));
+  return self;
 }
 
 Spawner::~Spawner() {
   if (watch_ != 0) loop_->unwatch(watch_);
   (void)send(spawner::encode(spawner::Farewell()));  // it may be dead, then it is waited for alone
   socket_ = PacketSocket(Fd(), spawner::kPackets);
+  wait_for_exit();
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
+}
+
+/// Until it has ended or is killed.
+void Spawner::wait_for_exit() {
+  using Clock = std::chrono::steady_clock;
+  // It waits for workers itself, kills them and removes files.
+  constexpr std::chrono::seconds kPatience = kWorkersPatience + std::chrono::seconds(2);
+  const Clock::time_point late = Clock::now() + kPatience;
+  int ready = process_ ? 0 : 1;
+  while (ready == 0 || (ready < 0 && errno == EINTR)) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(late - Clock::now()).count();
+    if (left <= 0) break;
+    pollfd poll{.fd = process_.get(), .events = POLLIN, .revents = 0};
+    ready = ::poll(&poll, 1, static_cast<int>(left));
+  }
+  if (ready > 0) return;
+  log::warn(
+      "the spawner of device processes (pid {}) has not ended within {} seconds; it is killed",
+      pid_, kPatience.count());
+  ::syscall(SYS_pidfd_send_signal, process_.get(), SIGKILL, nullptr, 0);
 }
 
 Result<void> Spawner::send(const Packet& packet) {

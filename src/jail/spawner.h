@@ -30,7 +30,8 @@ class Spawner {
 
   /// Starts the process. The caller must have one thread and should have no guest yet.
   static Result<std::unique_ptr<Spawner>> start();
-  /// Ends the workers that are left and waits until all are gone.
+  /// Ends the workers that are left and waits until all are gone. A spawner that does not do so for
+  /// some seconds is killed, and they with it.
   ~Spawner();
   Spawner(const Spawner&) = delete;
   Spawner& operator=(const Spawner&) = delete;
@@ -62,9 +63,11 @@ class Spawner {
   Result<void> send(const Packet& packet);
   /// Takes one message. Returns the worker it is about, or nothing when the spawner has gone.
   std::optional<uint32_t> receive();
+  void wait_for_exit();
 
   PacketSocket socket_;
   pid_t pid_;
+  Fd process_;  // its pidfd
   EventLoop* loop_ = nullptr;
   EventLoop::WatchId watch_ = 0;
   Events events_;

@@ -83,8 +83,7 @@ class SpawnerProcess {
  private:
   /// Those that were let go of in good order write what they have and end by themselves.
   void await_workers() {
-    constexpr std::chrono::seconds kPatience{5};
-    const auto late = EventLoop::Clock::now() + kPatience;
+    const auto late = EventLoop::Clock::now() + kWorkersPatience;
     while (!workers_.empty() && EventLoop::Clock::now() < late) {
       if (!loop_->run_once(std::chrono::milliseconds(100))) return;
     }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+
 #include "base/fd.h"
 #include "base/packet_socket.h"
 
@@ -9,6 +11,9 @@ namespace crosvm {
 inline constexpr int kWorkerChannel = 3;   ///< PacketSocket: its WorkerOrder, its answer
 inline constexpr int kWorkerListener = 4;  ///< PacketSocket: where it sends its seccomp listener
 inline constexpr PacketLimits kListenerPackets{.bytes = 64, .fds = 1};
+
+/// How long workers that were let go of in good order may take to end by themselves.
+inline constexpr std::chrono::seconds kWorkersPatience{5};
 
 /// `argv[0]` of a worker.
 inline constexpr char kWorkerProgram[] = "crosvm-worker";

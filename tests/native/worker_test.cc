@@ -142,6 +142,17 @@ TEST_F(NativeWorkerTest, AWorkerIsStartedAnewThreeTimesAMinute) {
   EXPECT_TRUE(ends_soon(all_));
 }
 
+TEST_F(NativeWorkerTest, ASpawnerThatStandsStillDoesNotKeepTheVmFromEnding) {
+  VmProcess vm(arguments());
+  start(vm);
+  ::kill(spawner_, SIGSTOP);
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 0);
+  EXPECT_THAT(vm.errors(), HasSubstr("the spawner of device processes (pid " +
+                                     std::to_string(spawner_) + ") has not ended"));
+  EXPECT_TRUE(ends_soon(all_));
+}
+
 TEST_F(NativeWorkerTest, WorkersThatHeedNobodyEndWithTheirSpawner) {
   VmProcess vm(arguments());
   start(vm);
