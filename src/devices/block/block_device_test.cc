@@ -337,12 +337,12 @@ std::string open_error(const std::string& text) {
   return opened ? "no error" : opened.error().what();
 }
 
-TEST(BlockFactoryTest, RefusesFilesThatAreNoRawDisk) {
+TEST(BlockFactoryTest, RefusesFilesThatAreNoDisk) {
   EXPECT_THAT(open_error("path=/nonexistent/disk"), HasSubstr("/nonexistent/disk"));
   EXPECT_THAT(open_error("path=/,ro"), HasSubstr("directory"));
   TestDisk disk(4096);
   disk.write(0, "QFI\xfb");
-  EXPECT_THAT(open_error(disk.text()), HasSubstr("qcow2 image, which is not supported"));
+  EXPECT_THAT(open_error(disk.text()), HasSubstr("version 0 of qcow2 is not known"));
 }
 
 TEST(BlockFactoryTest, ErrorsNameTheFix) {
