@@ -14,7 +14,13 @@ bool has_nul(const std::string& path) { return path.find('\0') != std::string::n
 }  // namespace
 
 Result<UnixAddress> UnixAddress::of(const std::string& path) {
-  if (path.empty() || path.size() > kMaxPath || has_nul(path)) {
+  if (path.empty()) {
+    return fail(Error::invalid("the path of a socket is empty; give the path of a file"));
+  }
+  if (has_nul(path)) {
+    return fail(Error::invalid("the path of a socket has a NUL byte in it; use one without"));
+  }
+  if (path.size() > kMaxPath) {
     return fail(Error::invalid(
         format_text("socket path {}: a socket path has 1 to {} bytes, this has {}; use a shorter "
                     "one",

@@ -58,17 +58,19 @@ Result<void> read_kv(const KvValue& value, TypeName& type) {
 Result<VhostUserRequest> parse_vhost_user(std::string_view text) {
   VhostUserRequest request;
   TypeName type{};
-  TRY(read_key_values(text,
-                      {kv_key("type", type).require(), kv_key("socket", request.socket).require(),
-                       kv_key("max-queue-size", request.max_queue_size),
-                       kv_key("pci-address", request.pci_address)}));
-  if (request.max_queue_size == 0) {
-    return fail(Error::invalid("max-queue-size=0: a queue has 1 to 32768 entries"));
+  uint64_t queue_size = request.max_queue_size;
+  TRY(read_key_values(
+      text, {kv_key("type", type).require(), kv_key("socket", request.socket).require(),
+             kv_key("max-queue-size", queue_size), kv_key("pci-address", request.pci_address)}));
+  constexpr uint64_t kMost = UINT16_MAX;  // then rounded down
+  if (queue_size == 0 || queue_size > kMost) {
+    return fail(Error::invalid(
+        format_text("max-queue-size={}: give a number from 1 to {}", queue_size, kMost)));
   }
   if (request.pci_address) {
     TRY(with_context(PciAddress::parse(*request.pci_address), "pci-address"));
   }
-  request.max_queue_size = std::bit_floor(request.max_queue_size);
+  request.max_queue_size = static_cast<uint16_t>(std::bit_floor(queue_size));
   request.type = type.name;
   request.device_type = type.device_type;
   return request;

@@ -56,7 +56,11 @@ TEST(VhostUserOptionsTest, QueueSizesAreRoundedDownToAPowerOfTwo) {
   EXPECT_EQ(parse_vhost_user("rng,socket=s,max-queue-size=1000")->max_queue_size, 512u);
   EXPECT_EQ(parse_vhost_user("rng,socket=s,max-queue-size=65535")->max_queue_size, 32768u);
   EXPECT_EQ(parse_vhost_user("rng,socket=s,max-queue-size=1")->max_queue_size, 1u);
-  EXPECT_THAT(error_of("rng,socket=s,max-queue-size=0"), HasSubstr("max-queue-size=0"));
+  for (const char* size : {"0", "65536", "18446744073709551615"}) {
+    EXPECT_THAT(
+        error_of(std::string("rng,socket=s,max-queue-size=") + size),
+        HasSubstr(std::string("max-queue-size=") + size + ": give a number from 1 to 65535"));
+  }
 }
 
 TEST(VhostUserOptionsTest, RefusesWhatCannotBe) {
