@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -57,13 +58,21 @@ class JailDirectoryTest : public testing::Test {
  protected:
   void SetUp() override {
     path_ = testing::TempDir() + format_text("jail-{}", ::getpid());
-    std::filesystem::create_directory(path_);
+    std::filesystem::create_directories(root_ = path_ + "/root");
     std::ofstream(path_ + "/inside") << "x";
   }
   void TearDown() override { std::filesystem::remove_all(path_); }
 
   std::string path_;
+  std::string root_;  // an empty directory in it
 };
+
+/// What tells a directory from others.
+std::string identity(const char* path) {
+  struct stat status = {};
+  if (::stat(path, &status) != 0) return outcome(-1);
+  return format_text("{} {}", status.st_dev, status.st_ino);
+}
 
 TEST(EnterJailTest, TheRootIsEmptyAndReadOnly) {
   EXPECT_EQ(in_jail([] { return "[" + list("/") + "]"; }), "[]");
@@ -166,22 +175,36 @@ TEST(EnterJailTest, OpenDescriptorsStay) {
 }
 
 TEST_F(JailDirectoryTest, APivotRootIsTheRootButReadOnly) {
-  const JailConfig config{.pivot_root = path_, .name = "x"};
-  EXPECT_EQ(in_jail([] { return list("/"); }, config), "inside ");
-  EXPECT_EQ(in_jail([] { return list("/.."); }, config), "inside ");
-  EXPECT_EQ(in_jail([] { return outcome(::open("/inside", O_RDWR)); }, config), "EROFS");
+  const JailConfig config{.pivot_root = root_, .name = "x"};
+  const std::string root = identity(root_.c_str());
+  EXPECT_EQ(in_jail([] { return identity("/"); }, config), root);
+  EXPECT_EQ(in_jail([] { return identity("/.."); }, config), root);
+  EXPECT_EQ(in_jail([] { return outcome(::open("/x", O_CREAT | O_RDWR, 0600)); }, config), "EROFS");
 }
 
 TEST_F(JailDirectoryTest, APivotRootThatCannotBeIsAnError) {
   auto error = [](const std::string& path) {
     return in_jail([] { return std::string("entered"); }, {.pivot_root = path, .name = "x"});
   };
-  EXPECT_THAT(error("relative"), AllOf(StartsWith("entering the sandbox: --pivot-root 'relative'"),
+  EXPECT_THAT(error("relative"), AllOf(StartsWith("entering the sandbox: --pivot-root relative: "),
                                        HasSubstr("absolute"), HasSubstr("leave the option out")));
   EXPECT_THAT(error("//"), HasSubstr("other than /"));
-  EXPECT_THAT(error(""), HasSubstr("is not the absolute path"));
-  EXPECT_THAT(error(path_ + "/gone"), AllOf(HasSubstr("No such file"), HasSubstr("create it")));
-  EXPECT_THAT(error(path_ + "/inside"), HasSubstr("is not a directory"));
+  EXPECT_THAT(error(""), HasSubstr("not the absolute path"));
+  EXPECT_THAT(error(path_ + "/gone"), HasSubstr("No such file"));
+  EXPECT_THAT(error(path_ + "/inside"), HasSubstr("not a directory"));
+  EXPECT_THAT(error(path_), AllOf(HasSubstr("--pivot-root " + path_ + ": the directory is not"),
+                                  HasSubstr("give an empty directory")));
+  EXPECT_THAT(error("/proc"), HasSubstr("is not empty"));
+}
+
+TEST_F(JailDirectoryTest, APivotRootThatOnlyAnotherUserMayEnterIsNamed) {
+  constexpr uid_t kAnother = 65534;
+  if (::chown(root_.c_str(), kAnother, kAnother) != 0) GTEST_SKIP() << "needs root";
+  ::chmod(root_.c_str(), 0700);
+  const JailConfig config{.pivot_root = root_, .name = "x"};
+  EXPECT_THAT(in_jail([] { return std::string("entered"); }, config),
+              AllOf(HasSubstr("--pivot-root " + root_), HasSubstr("Permission denied"),
+                    HasSubstr("list and enter"), testing::Not(HasSubstr("Docker"))));
 }
 
 TEST(EnterJailTest, OutsideOwnNamespacesItIsAnErrorAndNoDowngrade) {

@@ -1,5 +1,6 @@
 #include "jail/jail_root.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <sys/stat.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
 #include <string_view>
 
 #include "base/fd.h"
@@ -53,28 +55,9 @@ Result<Fd> make_empty_root() {
   return root;
 }
 
-Result<void> check_directory(const std::string& path) {
-  if (!path.starts_with('/') || path.find_first_not_of('/') == std::string::npos) {
-    return fail(Error::invalid(format_text(
-        "--pivot-root '{}' is not the absolute path of a directory other than /; give an empty "
-        "directory such as /var/empty, or leave the option out",
-        path)));
-  }
-  struct stat status = {};
-  if (::stat(path.c_str(), &status) != 0) {
-    Error what = Error::from_errno("looking at --pivot-root", path);
-    return fail(Error(what.code(), what.what() + "; create it, or leave the option out"));
-  }
-  if (S_ISDIR(status.st_mode)) return {};
-  return fail(Error(std::errc::not_a_directory,
-                    format_text("--pivot-root {} is not a directory; give an empty one, or leave "
-                                "the option out",
-                                path)));
-}
-
 /// A mount of `path` alone, without what is mounted below it; not attached anywhere yet.
 Result<Fd> clone_directory(const std::string& path) {
-  TRY(check_directory(path));
+  TRY(check_pivot_root(path, "--pivot-root"));
   Fd root(static_cast<int>(
       ::syscall(__NR_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
   if (!root) return failed("cloning the mount of", path);
@@ -87,7 +70,47 @@ Result<Fd> clone_directory(const std::string& path) {
   return root;
 }
 
+/// Whether there is anything in the directory at `path`. Errors: the errno of listing it.
+Result<bool> has_entries(const std::string& path) {
+  struct Closer {
+    void operator()(DIR* directory) const { ::closedir(directory); }
+  };
+  const std::unique_ptr<DIR, Closer> directory(::opendir(path.c_str()));
+  if (!directory || ::access(path.c_str(), X_OK) != 0) {
+    return fail(Error::from_errno("entering", path));
+  }
+  while (const dirent* entry = ::readdir(directory.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") return true;
+  }
+  return false;
+}
+
 }  // namespace
+
+Result<void> check_pivot_root(const std::string& path, std::string_view option) {
+  constexpr std::string_view kFix = "give an empty directory, or leave the option out";
+  const auto refuse = [&](std::errc code, std::string_view cause) {
+    return fail(Error(code, format_text("{} {}: {}; {}", option, path, cause, kFix)));
+  };
+  if (!path.starts_with('/') || path.find_first_not_of('/') == std::string::npos) {
+    return refuse(std::errc::invalid_argument, "not the absolute path of a directory other than /");
+  }
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) != 0) {
+    const Error why = Error::from_errno("looking at", path);
+    return refuse(why.code(), why.what());
+  }
+  if (!S_ISDIR(status.st_mode)) return refuse(std::errc::not_a_directory, "not a directory");
+  const Result<bool> entries = has_entries(path);
+  if (!entries) {
+    return refuse(entries.error().code(),
+                  format_text("{}, which the user of crosvm must be able to list and enter",
+                              entries.error().what()));
+  }
+  if (*entries) return refuse(std::errc::directory_not_empty, "the directory is not empty");
+  return {};
+}
 
 Result<void> pivot_into_root(const std::optional<std::string>& directory) {
   constexpr std::string_view kMounts = "the mounts of a device process";

@@ -2,14 +2,19 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
 namespace crosvm {
 
+/// Whether the directory `path` can be the root of a jail: absolute, not "/", empty, and to be
+/// entered by this process. Errors name `option`, `path` and the fix.
+Result<void> check_pivot_root(const std::string& path, std::string_view option);
+
 /// Makes `directory`, or an empty directory in memory, the read-only root of this process's mount
-/// namespace, and leaves every other mount. Errors: invalid_argument for a directory that is not
-/// absolute, or is "/"; else the errno of the step, with cause and fix.
+/// namespace, and leaves every other mount. Errors: those of check_pivot_root, else the errno of
+/// the step, with cause and fix.
 Result<void> pivot_into_root(const std::optional<std::string>& directory);
 
 }  // namespace crosvm

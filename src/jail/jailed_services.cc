@@ -1,5 +1,6 @@
 #include "jail/jailed_services.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <utility>
@@ -10,6 +11,7 @@
 #include "base/packet_socket.h"
 #include "base/socket_pair.h"
 #include "jail/broker_channel.h"
+#include "jail/check_sandbox_options.h"
 #include "jail/worker_order.h"
 #include "jail/worker_policy.h"
 
@@ -21,13 +23,14 @@ struct JailedServices::State {
     PacketSocket channel;  // its end tells the process to end
     EventLoop::WatchId watch = 0;
     bool ended = false;
+    bool ready = false;  // it serves its front-end
     BrokerDesk files;
   };
 
   EventLoop& loop;
   std::unique_ptr<Spawner> spawner;
   SandboxOptions options;
-  std::function<void()> on_ended;
+  Events events;
   std::vector<Process> processes;  // its number is its place
 
   SeccompPolicySource policies() const {
@@ -36,6 +39,7 @@ struct JailedServices::State {
         .action = options.seccomp_log_failures ? SeccompDefault::kLog : SeccompDefault::kNotify};
   }
   void hear(uint32_t number);
+  void hear_out(uint32_t number);
   void ended(uint32_t number, bool clean, const std::string& cause);
   void lost();
 };
@@ -52,26 +56,38 @@ void JailedServices::State::hear(uint32_t number) {
   loop.unwatch(std::exchange(process.watch, 0));
   process.files.close();
   if (!packet || !*packet) return;
-  if (auto answer = decode_worker_answer(**packet); !answer) {
-    log::error("{}: {}", process.name, answer.error().what());
+  auto answer = decode_worker_answer(**packet);
+  process.ready = answer.has_value();
+  if (!answer) log::error("{}: {}", process.name, answer.error().what());
+}
+
+/// What a process said before its end may come after the news of it.
+void JailedServices::State::hear_out(uint32_t number) {
+  Process& process = processes[number];
+  while (process.watch != 0) {
+    pollfd waiting{.fd = process.channel.fd().get(), .events = POLLIN, .revents = 0};
+    if (::poll(&waiting, 1, 0) != 1) return;
+    hear(number);
   }
 }
 
 void JailedServices::State::ended(uint32_t number, bool clean, const std::string& cause) {
   if (number >= processes.size() || std::exchange(processes[number].ended, true)) return;
+  hear_out(number);
   Process& process = processes[number];
   if (clean) {
     log::info("{}: its front-end has gone", process.name);
   } else {
     log::error("{}: its process {}", process.name, cause);
   }
-  on_ended();
+  events.ended(process.name, clean || process.ready);
 }
 
 void JailedServices::State::lost() {
   for (uint32_t number = 0; number < processes.size(); ++number) {
     ended(number, false, "was lost with the spawner");
   }
+  events.lost();
 }
 
 std::string JailedServices::policy_of(const DeviceType& type) {
@@ -83,11 +99,12 @@ JailedServices::JailedServices(std::unique_ptr<State> state) : state_(std::move(
 Result<std::unique_ptr<JailedServices>> JailedServices::create(EventLoop& loop,
                                                                std::unique_ptr<Spawner> spawner,
                                                                SandboxOptions options,
-                                                               std::function<void()> ended) {
+                                                               Events events) {
+  TRY(check_sandbox_options(options, "--jail "));
   auto state = std::make_unique<State>(State{.loop = loop,
                                              .spawner = std::move(spawner),
                                              .options = std::move(options),
-                                             .on_ended = std::move(ended),
+                                             .events = std::move(events),
                                              .processes = {}});
   State* raw = state.get();
   TRY(raw->spawner->watch(
@@ -143,6 +160,7 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
                               .channel = std::move(ours),
                               .watch = watch,
                               .ended = false,
+                              .ready = false,
                               .files = BrokerDesk(opened.broker(), false)});
   return state->spawner->spawn(number, name, std::move(channel.theirs));
 }

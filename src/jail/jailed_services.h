@@ -19,12 +19,18 @@ namespace crosvm {
 /// here speaks with the device, and what becomes of a process is only logged.
 class JailedServices {
  public:
-  /// `ended` is called on the loop once for each process that was started, when it has ended.
-  /// `loop` outlives this. Errors: those of watching the spawner.
+  /// On the loop; why is logged.
+  struct Events {
+    /// Once for each process that was started, when it has ended. `served`: it got as far as
+    /// serving its front-end, or ended in good order before that.
+    std::function<void(const std::string& name, bool served)> ended;
+    std::function<void()> lost;  ///< with the spawner; none can be started any more
+  };
+
+  /// `loop` outlives this. Errors: those of watching the spawner and of check_sandbox_options.
   static Result<std::unique_ptr<JailedServices>> create(EventLoop& loop,
                                                         std::unique_ptr<Spawner> spawner,
-                                                        SandboxOptions options,
-                                                        std::function<void()> ended);
+                                                        SandboxOptions options, Events events);
   /// Lets go of the processes, and waits until every one is gone.
   ~JailedServices();
 

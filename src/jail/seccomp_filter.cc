@@ -74,6 +74,13 @@ Result<SeccompProgram> find_in_directory(std::string_view name, const std::strin
       }
     }
     path = format_text("{}/{}.policy", directory, name);
+    if (::access(path.c_str(), F_OK) != 0) {
+      const Error why = Error::from_errno("opening", path);
+      return fail(Error(why.code(), format_text("--seccomp-policy-dir: {}; put the policy there, "
+                                                "or leave the option out for those that are built "
+                                                "in",
+                                                why.what())));
+    }
     return compile_file(path);
   };
   SeccompProgram program = TRY(read());

@@ -1,38 +1,17 @@
 #include "jail/workers.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "base/format.h"
 #include "base/log.h"
+#include "jail/check_sandbox_options.h"
 #include "jail/supervised_worker.h"
 #include "jail/worker_order.h"
 #include "jail/worker_policy.h"
 
 namespace crosvm {
-namespace {
-
-Result<void> check_root(const std::string& path) {
-  struct stat status{};
-  if (!path.starts_with('/')) {
-    return fail(Error::invalid(
-        format_text("--pivot-root {}: give the absolute path of an empty directory", path)));
-  }
-  if (::stat(path.c_str(), &status) != 0) {
-    return fail(Error::from_errno("--pivot-root: looking at", path));
-  }
-  if (!S_ISDIR(status.st_mode)) {
-    return fail(Error::invalid(format_text(
-        "--pivot-root {}: this is no directory; give that of an empty directory", path)));
-  }
-  return {};
-}
-
-}  // namespace
-
 struct Workers::State {
   EventLoop& loop;
   std::unique_ptr<Spawner> spawner;
@@ -86,7 +65,7 @@ Workers::Workers(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Result<std::unique_ptr<Workers>> Workers::create(EventLoop& loop, std::unique_ptr<Spawner> spawner,
                                                  SandboxOptions options, Died died) {
-  if (options.pivot_root) TRY(check_root(*options.pivot_root));
+  TRY(check_sandbox_options(options, "--"));
   ThreadFilters filters = TRY(ThreadFilters::prepare(*spawner, options));
   auto state = std::make_unique<State>(State{.loop = loop,
                                              .spawner = std::move(spawner),

@@ -14,6 +14,7 @@
 #include "base/host_cpus.h"
 #include "base/log.h"
 #include "base/log_limit.h"
+#include "jail/check_sandbox_options.h"
 #include "jail/workers.h"
 #include "vmm/control_requests.h"
 #include "vmm/end_signals.h"
@@ -35,7 +36,11 @@ class VmRun {
  private:
   Result<ExitState> build_and_run(const Config& config) {
     std::unique_ptr<Spawner> spawner;
-    if (config.sandbox) spawner = TRY(Spawner::start());  // while we have one thread
+    if (config.sandbox) {
+      spawner = TRY(Spawner::start());  // while we have one thread
+    } else {
+      warn_of_ignored(config.sandbox_options, "--");
+    }
     loop_ = TRY(EventLoop::create());
     signals_ = TRY(EndSignals::create(*loop_, [this](int number) {
       log::info("ending the VM on SIG{}", ::sigabbrev_np(number));

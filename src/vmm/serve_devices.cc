@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "devices/all_devices.h"
 #include "jail/broker_process.h"
+#include "jail/check_sandbox_options.h"
 #include "jail/jailed_services.h"
 #include "jail/seccomp_filter.h"
 #include "jail/spawner.h"
@@ -76,7 +77,11 @@ class ServeRun {
   Result<void> serve(const ServeConfig& config) {
     confined_ = config.confined;
     std::unique_ptr<Spawner> spawner;
-    if (config.jailed) spawner = TRY(Spawner::start());  // while we have one thread
+    if (config.jailed) {
+      spawner = TRY(Spawner::start());  // while we have one thread
+    } else {
+      warn_of_ignored(config.sandbox_options, "--jail ");
+    }
     loop_ = TRY(EventLoop::create());
     signals_ = TRY(EndSignals::create(*loop_, [this](int number) {
       log::info("ending on SIG{}", ::sigabbrev_np(number));
@@ -84,8 +89,10 @@ class ServeRun {
     }));
     stop_event_ = TRY(make_eventfd());
     if (spawner) {
-      jails_ = TRY(JailedServices::create(*loop_, std::move(spawner), config.sandbox_options,
-                                          [this] { one_less(); }));
+      jails_ = TRY(JailedServices::create(
+          *loop_, std::move(spawner), config.sandbox_options,
+          {.ended = [this](const std::string& name, bool served) { ended(name, served); },
+           .lost = [this] { lost(); }}));
     }
     for (const ServedDevice& device : config.devices) TRY(with_context(open(device), device.name));
     for (auto& service : services_) TRY(with_context(begin(*service), service->served->name));
@@ -139,8 +146,23 @@ class ServeRun {
   void have_frontend(Service& service) {
     auto started = with_context(start(service), service.served->name);
     if (started) return;
-    if (jails_) log::error("{}", started.error().what());
-    finish(std::move(started));
+    if (!jails_) return finish(std::move(started));
+    log::error("{}", started.error().what());
+    ended(service.served->name, false);
+  }
+
+  /// The process of a device has, or has never begun. The others go on.
+  void ended(const std::string& name, bool served) {
+    finish(served ? Result<void>()
+                  : fail(Error(std::errc::io_error,
+                               format_text("{} was not served, as the log tells", name))));
+  }
+
+  void lost() {
+    result_ = fail(Error(std::errc::no_child_process,
+                         "the spawner of device processes has died, and no front-end can be served "
+                         "any more; start crosvm devices again"));
+    loop_->stop();
   }
 
   Result<void> start(Service& service) {
@@ -208,7 +230,7 @@ class ServeRun {
   }
 
   void finish(Result<void> result) {
-    if (!result && !jails_ && result_) result_ = std::move(result);
+    if (!result && result_) result_ = std::move(result);
     one_less();
   }
 

@@ -409,6 +409,54 @@ TEST_F(NativeVhostUserTest, NothingOfKilledDevicesRemains) {
   EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
 }
 
+TEST_F(NativeVhostUserTest, AJailThatCannotBeIsRefusedBeforeAnythingListens) {
+  const auto jail_refusal = [&](const std::string& jail) {
+    return refusal(
+        {"--no-syslog", "devices", "--jail", jail, "--block", "vhost=" + socket_ + "," + disk_});
+  };
+  EXPECT_THAT(jail_refusal("bogus"), HasSubstr("--jail pivot-root bogus: "));
+  EXPECT_THAT(jail_refusal("pivot-root=/"), HasSubstr("--jail pivot-root /: "));
+  EXPECT_THAT(jail_refusal("pivot-root=" + disk_), HasSubstr("not a directory"));
+  EXPECT_THAT(jail_refusal("pivot-root=" + disk_ + "no"), HasSubstr("No such file"));
+  EXPECT_THAT(jail_refusal("pivot-root=" + scratch_.path()), HasSubstr("is not empty"));
+  EXPECT_THAT(jail_refusal("seccomp-policy-dir=" + disk_),
+              AllOf(HasSubstr("--jail seccomp-policy-dir: "), HasSubstr("Not a directory")));
+  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+}
+
+TEST_F(NativeVhostUserTest, ADeviceWhoseProcessDoesNotServeIsAFailure) {
+  const std::string root = scratch_.path() + "/root";
+  std::filesystem::create_directory(root);
+  VmProcess process({"--no-syslog", "devices", "--jail", "pivot-root=" + root, "--block",
+                     "vhost=" + socket_ + "," + disk_});
+  ASSERT_TRUE(comes([&] { return std::filesystem::exists(socket_); }));
+  std::filesystem::remove(root);
+  const Fd frontend = connect_to(socket_);
+  EXPECT_EQ(process.wait_exit(60s), 1);
+  EXPECT_THAT(process.errors(),
+              AllOf(HasSubstr("--pivot-root " + root), HasSubstr("block-0 was not served")));
+}
+
+TEST_F(NativeVhostUserTest, WithoutItsSpawnerNothingIsListenedFor) {
+  VmProcess process({"--no-syslog", "devices", "--block", "vhost=" + socket_ + "," + disk_});
+  ASSERT_TRUE(comes([&] { return std::filesystem::exists(socket_); }));
+  ::kill(children_of(process.pid()).front(), SIGKILL);
+  EXPECT_EQ(process.wait_exit(60s), 1);
+  EXPECT_THAT(process.errors(), HasSubstr("the spawner of device processes has died"));
+  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+}
+
+TEST_F(NativeVhostUserTest, WhatASandboxWouldTakeIsNamedWhereThereIsNone) {
+  VmProcess process({"--no-syslog", "devices", "--disable-sandbox", "--jail",
+                     "pivot-root=/none,seccomp-policy-dir=/none", "--block",
+                     "vhost=" + socket_ + "," + disk_});
+  ASSERT_TRUE(comes([&] { return std::filesystem::exists(socket_); }));
+  process.signal(SIGTERM);
+  EXPECT_EQ(process.wait_exit(60s), 0);
+  EXPECT_THAT(process.errors(), AllOf(HasSubstr("--jail pivot-root has no effect"),
+                                      HasSubstr("--jail seccomp-policy-dir has no effect")));
+}
+
 TEST_F(NativeVhostUserTest, WithoutASandboxOneProcessServesAll) {
   const std::string other = scratch_.path() + "/other.sock";
   VmProcess process({"--no-syslog", "devices", "--disable-sandbox", "--block",

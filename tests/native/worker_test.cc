@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -283,25 +284,35 @@ TEST_F(NativeWorkerTest, TheTerminalOfAKilledVmIsAsItWas) {
 TEST_F(NativeWorkerTest, APivotRootMustBeADirectoryByItsFullPath) {
   EXPECT_THAT(refusal({"--pivot-root", "relative"}), HasSubstr("--pivot-root relative"));
   EXPECT_THAT(refusal({"--pivot-root", scratch_.path() + "/none"}), HasSubstr("No such file"));
-  EXPECT_THAT(refusal({"--pivot-root", scratch_.path() + "/disk"}), HasSubstr("no directory"));
+  EXPECT_THAT(refusal({"--pivot-root", scratch_.path() + "/disk"}), HasSubstr("not a directory"));
+  EXPECT_THAT(refusal({"--pivot-root", scratch_.path()}),
+              AllOf(HasSubstr("--pivot-root " + scratch_.path()), HasSubstr("is not empty")));
 }
 
 TEST_F(NativeWorkerTest, APivotRootIsTheRootOfEveryWorker) {
   const std::string root = scratch_.path() + "/root";
   std::filesystem::create_directory(root);
-  std::ofstream(root + "/sign") << "here";
+  struct stat wanted{};
+  ASSERT_EQ(::stat(root.c_str(), &wanted), 0);
   VmProcess vm(arguments({"--pivot-root", root}));
   start(vm);
   for (pid_t pid : workers_) {
-    EXPECT_EQ(text_of("/proc/" + std::to_string(pid) + "/root/sign"), "here");
+    struct stat found{};
+    EXPECT_EQ(::stat(("/proc/" + std::to_string(pid) + "/root/").c_str(), &found), 0);
+    EXPECT_EQ(found.st_ino, wanted.st_ino);
+    EXPECT_EQ(found.st_dev, wanted.st_dev);
   }
 }
 
 TEST_F(NativeWorkerTest, PoliciesOfADirectoryTakeThePlaceOfOurs) {
   const std::string policies = scratch_.path() + "/policies";
+  EXPECT_THAT(refusal({"--seccomp-policy-dir", policies}),
+              AllOf(HasSubstr("--seccomp-policy-dir: looking at " + policies),
+                    HasSubstr("give a directory of policies")));
   std::filesystem::create_directory(policies);
   EXPECT_THAT(refusal({"--seccomp-policy-dir", policies}),
-              HasSubstr(policies + "/serial_device.policy"));
+              AllOf(HasSubstr("--seccomp-policy-dir"), HasSubstr("put the policy there"),
+                    HasSubstr(policies + "/serial_device.policy")));
   for (const char* name : {"serial_device", "block_device", "rng_device"}) {
     std::ofstream(policies + "/" + name + ".policy") << "sendmsg: 1\nclose: 1\nexit_group: 1\n";
   }
