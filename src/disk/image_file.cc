@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <chrono>
@@ -96,6 +97,15 @@ Result<void> set_flags(const Fd& image, const std::string& object,
                     object + ": its file system has no direct I/O; leave out direct"));
 }
 
+/// Whether `path` still names what was opened by it: a tool that had it locked may have put another
+/// file in its place meanwhile, and what is written to the old one would be lost.
+bool is_still_named(const Fd& image, const std::string& path) {
+  struct stat opened{};
+  struct stat named{};
+  return ::fstat(image.get(), &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
 }  // namespace
 
 int image_file_flags(const ImageFileOptions& options) {
@@ -113,7 +123,11 @@ Result<Fd> prepare_image_file(Fd image, const std::string& object,
 }
 
 Result<Fd> open_image_file(const std::string& path, const ImageFileOptions& options) {
-  return prepare_image_file(TRY(open_named(path, options)), path, options);
+  constexpr int kMostReplaced = 10;  // by somebody who does so all the time
+  for (int tries = 1;; ++tries) {
+    Fd image = TRY(prepare_image_file(TRY(open_named(path, options)), path, options));
+    if (tries == kMostReplaced || is_still_named(image, path)) return image;
+  }
 }
 
 }  // namespace crosvm
