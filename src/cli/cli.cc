@@ -17,6 +17,7 @@
 #include "cli/doctor_processes.h"
 #include "cli/documents.h"
 #include "cli/help.h"
+#include "cli/image_commands.h"
 #include "cli/run_command.h"
 #include "cli/serve_options.h"
 #include "control/client.h"
@@ -113,6 +114,14 @@ int serve(const CommandLine& line, const ServeOptions& options) {
   return succeed();
 }
 
+int work_on_images(const ImageCommand& command) {
+  Result<int> status = command();
+  if (!status) return fail_with(status.error());
+  if (*status == kSuccess) return succeed();
+  log::info("exiting with status {}", *status);
+  return *status;
+}
+
 int examine(const CommandLine& line) {
   bool json = false;
   std::optional<std::string> vm_socket;
@@ -165,6 +174,9 @@ int dispatch(const CommandLine& line, RunOptions options, const ServeOptions& se
   if (is_serve_command(line)) return serve(line, serve_options);
   if (name == "version") return print_version();
   if (name == "doctor") return examine(line);
+  auto image_command = read_image_command(line);
+  if (!image_command) return refuse(image_command.error());
+  if (*image_command) return work_on_images(**image_command);
   auto request = control_request(line);
   if (!request) return refuse(request.error());
   if (*request) {

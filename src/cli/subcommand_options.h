@@ -82,8 +82,8 @@ inline constexpr Option kSnapshotOptions[] = {
 inline constexpr Positional kQcow2Arguments[] = {
     {"PATH", "image to make"}, {.name = "SIZE", .help = "in bytes", .required = false}};
 inline constexpr Option kQcow2Options[] = {
-    Option("backing-file", kPath, "Image that holds what is not written yet"),
-    Option("backing_file", kPath, "Older spelling").hide().use("--backing-file"),
+    Option("backing-file", kPath, "Image that holds what is not written yet").built(),
+    Option("backing_file", kPath, "Older spelling").hide().use("--backing-file").built(),
 };
 inline constexpr Positional kCompositeArguments[] = {
     {"PATH", "image to make"},
@@ -91,6 +91,41 @@ inline constexpr Positional kCompositeArguments[] = {
      .help = "partition, perhaps with :writable and :GUID",
      .required = true,
      .repeatable = true}};
+
+inline constexpr Positional kImageArguments[] = {{"IMAGE", "disk image"}};
+inline constexpr Positional kDiskConvertArguments[] = {{"SOURCE", "disk image of any format"},
+                                                       {"TARGET", "image to make"}};
+inline constexpr Option kAllowBackingOption =
+    Option("allow-backing", kPath,
+           "File or folder that the image may name, though not below its own folder")
+        .many()
+        .built();
+inline constexpr Option kDiskInfoOptions[] = {
+    Option("json", kSwitch, "Print it as JSON").built(),
+    kAllowBackingOption,
+};
+inline constexpr Option kDiskCheckOptions[] = {
+    Option("repair", kSwitch, "Give back clusters of a qcow2 image that nothing uses").built(),
+    kAllowBackingOption,
+};
+inline constexpr Option kDiskConvertOptions[] = {
+    Option("format", kOther, "What to make; by default what the name of TARGET says")
+        .value("raw|qcow2|zstd|android-sparse")
+        .built(),
+    Option("source-format", kOther, "What SOURCE is; by default what its first bytes say")
+        .value("raw|qcow2|zstd|android-sparse")
+        .built(),
+    Option("compress", kSwitch, "Compress the clusters of a qcow2 image").built(),
+    Option("compression-type", kOther, "The same by this method; zlib by default")
+        .value("zlib|zstd")
+        .built(),
+    Option("cluster-size", kNumber, "Bytes of a cluster of a qcow2 image; 65536 by default")
+        .built(),
+    kAllowBackingOption,
+};
+inline constexpr Option kDiskCompactOptions[] = {
+    kAllowBackingOption,
+};
 
 inline constexpr Option kExecutorOptions[] = {
     Option("async-executor", kOther, "How disks do their I/O: as --async-executor of run")

@@ -43,6 +43,10 @@ constexpr OptionGroup kMouseModeGroups[] = {{"Options", kMouseModeOptions}};
 constexpr OptionGroup kSwapDisableGroups[] = {{"Options", kSwapDisableOptions}};
 constexpr OptionGroup kSnapshotGroups[] = {{"Options", kSnapshotOptions}};
 constexpr OptionGroup kQcow2Groups[] = {{"Options", kQcow2Options}};
+constexpr OptionGroup kDiskInfoGroups[] = {{"Options", kDiskInfoOptions}};
+constexpr OptionGroup kDiskCheckGroups[] = {{"Options", kDiskCheckOptions}};
+constexpr OptionGroup kDiskConvertGroups[] = {{"Options", kDiskConvertOptions}};
+constexpr OptionGroup kDiskCompactGroups[] = {{"Options", kDiskCompactOptions}};
 constexpr OptionGroup kExecutorGroups[] = {{"Options", kExecutorOptions}};
 constexpr OptionGroup kBootstrapGroups[] = {{"Options", kBootstrapOptions}};
 constexpr OptionGroup kDevicesGroups[] = {{"Options", kExecutorOptions},
@@ -91,7 +95,15 @@ constexpr Command windows(std::string_view name, std::string_view help) {
 }
 
 constexpr Command kDiskCommands[] = {
-    client("resize", "Change the size of a disk", kDiskResizeArguments)};
+    client("resize", "Change the size of a disk", kDiskResizeArguments),
+    built(client("info", "Say what an image is (not in other crosvm builds)", kImageArguments,
+                 kDiskInfoGroups)),
+    built(client("check", "Look for damage in an image (not in other crosvm builds)",
+                 kImageArguments, kDiskCheckGroups)),
+    built(client("convert", "Make an image of another (not in other crosvm builds)",
+                 kDiskConvertArguments, kDiskConvertGroups)),
+    built(client("compact", "Give unused space back to the host (not in other crosvm builds)",
+                 kImageArguments, kDiskCompactGroups))};
 constexpr Command kGpuCommands[] = {
     client("add-displays", "Plug displays in", kVmSocketOnly, kAddDisplaysGroups),
     client("list-displays", "List displays"),
@@ -146,7 +158,7 @@ constexpr Command kSubcommands[] = {
     client("balloon_stats", "Print statistics of the balloon"),
     client("balloon_ws", "Print the guest's working set"),
     client("battery", "Change what the battery shows", kBatteryArguments),
-    parent("disk", "Manage disks", kDiskCommands),
+    built(parent("disk", "Manage disks", kDiskCommands)),
     parent("gpu", "Manage displays", kGpuCommands),
     parent("snd", "Manage sound", kSndCommands),
     parent("swap", "Manage swapping of guest memory", kSwapCommands),
@@ -154,8 +166,8 @@ constexpr Command kSubcommands[] = {
     parent("vfio", "Manage passed-through devices", kVfioCommands),
     parent("virtio-net", "Manage network cards", kVirtioNetCommands),
     parent("snapshot", "Manage snapshots", kSnapshotCommands),
-    client("create_qcow2", "Make a qcow2 image", kQcow2Arguments, kQcow2Groups),
-    client("create_composite", "Make a composite image", kCompositeArguments),
+    built(client("create_qcow2", "Make a qcow2 image", kQcow2Arguments, kQcow2Groups)),
+    built(client("create_composite", "Make a composite image", kCompositeArguments)),
     built(parent("device", "Serve one device by vhost-user", kDeviceCommands, kExecutorGroups)),
     built(backend("devices", "Serve devices by vhost-user, each in a jail", kDevicesGroups)),
     windows("run-main", "Main process"),

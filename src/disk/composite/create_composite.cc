@@ -2,11 +2,11 @@
 
 #include <filesystem>
 #include <set>
-#include <system_error>
 
 #include "base/format.h"
 #include "disk/composite/composite_descriptor.h"
 #include "disk/new_file.h"
+#include "disk/stored_name.h"
 
 namespace crosvm {
 namespace {
@@ -50,21 +50,6 @@ Result<void> check(const CompositePlan& plan) {
   return {};
 }
 
-/// How a file is named in a composite disk, where relative names lead from its folder.
-Result<std::string> stored_name(const CompositePlan& plan, const std::string& name) {
-  const std::filesystem::path file(name);
-  const std::filesystem::path folder = std::filesystem::path(plan.path).parent_path();
-  if (file.is_absolute() || folder.empty()) return name;
-  std::error_code error;
-  const std::filesystem::path here = std::filesystem::current_path(error);
-  if (error) {
-    return fail(Error::from_errno("looking for", "the working directory", error.value()));
-  }
-  std::filesystem::path led = (here / file).lexically_normal();
-  if (!folder.is_absolute()) led = led.lexically_relative((here / folder).lexically_normal());
-  return led.string();
-}
-
 /// The files of the tables are found wherever the folder goes.
 std::string own_name(const CompositePlan& plan, std::string_view suffix) {
   return std::filesystem::path(plan.path).filename().string() + std::string(suffix);
@@ -85,7 +70,7 @@ Result<CompositeFiles> plan_composite(const CompositePlan& plan) {
   uint64_t offset = gpt::kFirstSector * gpt::kSector;
   for (const CompositePartition& partition : plan.partitions) {
     const uint64_t aligned = round_up(partition.size);
-    made.components.push_back({.path = TRY(stored_name(plan, partition.path)),
+    made.components.push_back({.path = TRY(stored_name(plan.path, partition.path)),
                                .offset = offset,
                                .writable = partition.writable});
     if (partition.size < aligned) {

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+
+namespace crosvm {
+
+/// How an image is to name another file: as the user did, but that a relative name leads from the
+/// folder of the image, `image`, where the user meant the working directory. Errors: the errno of
+/// looking for that.
+Result<std::string> stored_name(const std::string& image, const std::string& name);
+
+}  // namespace crosvm

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "disk/image_format.h"
+
+namespace crosvm {
+
+struct CheckPlan {
+  std::string path;
+  bool repair = false;
+  std::vector<std::string> allowed = {};  ///< as allow-backing= of a disk
+  bool show_progress = false;
+};
+
+/// What is wrong with an image.
+struct CheckOutcome {
+  ImageFormat format = ImageFormat::kRaw;
+  uint64_t errors = 0;                ///< it is damaged
+  uint64_t leaks = 0;                 ///< clusters that nothing uses, still
+  uint64_t repaired_leaks = 0;        ///< that were there
+  std::vector<std::string> messages;  ///< of the first few
+};
+
+/// Looks at all tables of a qcow2 image, and makes it give back what it leaks; images of other
+/// formats are read from start to end, with all that they name. Errors: it cannot be opened or
+/// read; interrupted.
+Result<CheckOutcome> check_image(const CheckPlan& plan);
+
+}  // namespace crosvm

@@ -1,0 +1,109 @@
+#include "disk/tools/convert_image.h"
+
+#include <array>
+#include <bit>
+#include <memory>
+#include <utility>
+
+#include "base/format.h"
+#include "disk/tools/copy_image.h"
+#include "disk/tools/qcow2_target.h"
+#include "disk/tools/raw_target.h"
+#include "disk/tools/sparse_target.h"
+#include "disk/tools/target_file.h"
+#include "disk/tools/tool_image.h"
+#include "disk/tools/tool_progress.h"
+#include "disk/tools/zstd_target.h"
+
+namespace crosvm {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, ImageFormat>, 9> kNameEnds = {{
+    {".img", ImageFormat::kRaw},
+    {".raw", ImageFormat::kRaw},
+    {".bin", ImageFormat::kRaw},
+    {".iso", ImageFormat::kRaw},
+    {".qcow2", ImageFormat::kQcow2},
+    {".zst", ImageFormat::kZstd},
+    {".zstd", ImageFormat::kZstd},
+    {".simg", ImageFormat::kAndroidSparse},
+    {".sparse", ImageFormat::kAndroidSparse},
+}};
+
+Result<ImageFormat> target_format(const ConvertPlan& plan) {
+  const auto format = plan.format ? plan.format : format_of_name(plan.target);
+  if (!format) {
+    return fail(Error::invalid(
+        format_text("{}: its name does not say what it is to be; give --format raw, qcow2, zstd "
+                    "or android-sparse",
+                    plan.target)));
+  }
+  if (*format == ImageFormat::kComposite) {
+    return fail(Error::invalid(format_text(
+        "{}: a composite disk is made of partitions; use crosvm create_composite", plan.target)));
+  }
+  if (*format != ImageFormat::kQcow2 && (plan.compression || plan.cluster_size)) {
+    return fail(Error::invalid(
+        format_text("{}: --compress, --compression-type and --cluster-size are for qcow2 images; "
+                    "leave them out for {}",
+                    plan.target, name_of(*format))));
+  }
+  return *format;
+}
+
+Result<Qcow2Header> qcow2_header(const ConvertPlan& plan, uint64_t size) {
+  const uint64_t cluster = plan.cluster_size.value_or(64 << 10);
+  if (!std::has_single_bit(cluster) || cluster < 512 || cluster > (2 << 20)) {
+    return fail(Error::invalid(
+        format_text("--cluster-size {}: use a power of two from 512 to 2097152", cluster)));
+  }
+  Qcow2Header header;
+  header.cluster_bits = static_cast<uint32_t>(std::countr_zero(cluster));
+  header.size = (size + 511) / 512 * 512;
+  header.compression = plan.compression.value_or(Qcow2Compression::kZlib);
+  if (header.compression != Qcow2Compression::kZlib) {
+    header.incompatible |= kQcow2IncompatibleCompression;
+  }
+  return header;
+}
+
+Result<std::unique_ptr<ImageTarget>> make_target(const ConvertPlan& plan, ImageFormat format,
+                                                 const Fd& file, uint64_t size) {
+  switch (format) {
+    case ImageFormat::kQcow2:
+      return make_qcow2_target(file, TRY(qcow2_header(plan, size)), plan.compression.has_value(),
+                               plan.target);
+    case ImageFormat::kZstd:
+      return make_zstd_target(file, size, plan.target);
+    case ImageFormat::kAndroidSparse:
+      return make_sparse_target(file, size, plan.target);
+    default:
+      return make_raw_target(file, size, plan.target);
+  }
+}
+
+}  // namespace
+
+std::optional<ImageFormat> format_of_name(std::string_view path) {
+  for (const auto& [end, format] : kNameEnds) {
+    if (path.ends_with(end)) return format;
+  }
+  return std::nullopt;
+}
+
+Result<void> convert_image(const ConvertPlan& plan) {
+  ToolProgress progress(plan.source, plan.show_progress);
+  const ImageFormat format = TRY(target_format(plan));
+  ToolImage image =
+      TRY(ToolImage::open(plan.source, {.format = plan.source_format, .allowed = plan.allowed}));
+  if (is_same_file(plan.source, plan.target)) {
+    return fail(Error::invalid(format_text(
+        "{}: is the source as well as the target; give the target another name", plan.target)));
+  }
+  TargetFile file = TRY(TargetFile::create(plan.target));
+  auto target = TRY(make_target(plan, format, file.fd(), image.disk().size()));
+  TRY(copy_image(image, plan.source, *target, progress));
+  return file.commit();
+}
+
+}  // namespace crosvm

@@ -1,0 +1,54 @@
+#include "disk/tools/make_composite.h"
+
+#include <utility>
+
+#include "base/format.h"
+#include "disk/tools/tool_image.h"
+
+namespace crosvm {
+namespace {
+
+std::string_view take_field(std::string_view& text) {
+  const size_t colon = text.find(':');
+  const std::string_view field = text.substr(0, colon);
+  text = colon == std::string_view::npos ? std::string_view() : text.substr(colon + 1);
+  return field;
+}
+
+std::unexpected<Error> refuse(std::string_view text, std::string_view why) {
+  return fail(Error::invalid(
+      format_text("partition {}: {}; it is LABEL:FILE[:writable[:GUID]]", text, why)));
+}
+
+}  // namespace
+
+Result<CompositePartition> parse_partition(std::string_view text) {
+  if (text.find(':') == std::string_view::npos) return refuse(text, "it names no file");
+  std::string_view rest = text;
+  CompositePartition partition;
+  partition.label = take_field(rest);
+  partition.path = take_field(rest);
+  if (partition.path.empty()) return refuse(text, "it names no file");
+  const std::string_view access = take_field(rest);
+  if (!access.empty() && access != "writable") {
+    return refuse(text, format_text("its third field is '{}'", access));
+  }
+  partition.writable = !access.empty();
+  const std::string_view guid = take_field(rest);
+  if (!guid.empty()) {
+    partition.guid = TRY(with_context(gpt::parse_guid(guid), format_text("partition {}", text)));
+  }
+  return partition;
+}
+
+Result<void> make_composite(const std::string& path, std::span<const std::string_view> partitions) {
+  CompositePlan plan{.path = path, .partitions = {}};
+  for (const std::string_view text : partitions) {
+    CompositePartition partition = TRY(parse_partition(text));
+    partition.size = TRY(virtual_size(partition.path, {.read_only = !partition.writable}));
+    plan.partitions.push_back(std::move(partition));
+  }
+  return create_composite(plan);
+}
+
+}  // namespace crosvm

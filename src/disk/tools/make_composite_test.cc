@@ -1,0 +1,83 @@
+#include "disk/tools/make_composite.h"
+
+#include <gmock/gmock.h>
+
+#include "disk/disk_driver.h"
+#include "disk/tools/tool_image.h"
+
+namespace crosvm {
+namespace {
+
+using test::TemporaryFolder;
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::string refusal(const TemporaryFolder& folder, std::vector<std::string_view> partitions) {
+  const auto made = make_composite(folder.path("disk"), partitions);
+  EXPECT_EQ(folder.read("disk"), "");
+  return made ? "" : made.error().what();
+}
+
+TEST(MakeCompositeTest, TakesPartitionsApart) {
+  auto partition = parse_partition("boot:a.img");
+  ASSERT_TRUE(partition);
+  EXPECT_EQ(partition->label, "boot");
+  EXPECT_EQ(partition->path, "a.img");
+  EXPECT_FALSE(partition->writable);
+  EXPECT_EQ(partition->guid, std::nullopt);
+  partition = parse_partition("root:b.img:writable:0FC63DAF-8483-4772-8E79-3D69D8477DE4:more:x");
+  ASSERT_TRUE(partition);
+  EXPECT_TRUE(partition->writable);
+  EXPECT_EQ(partition->guid, gpt::parse_guid("0fc63daf-8483-4772-8e79-3d69d8477de4").value());
+  partition = parse_partition("root:b.img::0fc63daf-8483-4772-8e79-3d69d8477de4");
+  ASSERT_TRUE(partition);
+  EXPECT_FALSE(partition->writable);
+  EXPECT_TRUE(partition->guid);
+  for (const char* bad : {"", "root", "root:", "root:a:rw", "root:a:Writable", "root:a::guid"}) {
+    EXPECT_FALSE(parse_partition(bad)) << bad;
+  }
+}
+
+TEST(MakeCompositeTest, SizesAreThoseOfTheDisksInTheImages) {
+  TemporaryFolder folder;
+  const std::string raw(8192, 'r');
+  folder.write("a.img", raw);
+  // 12 KiB of an Android sparse image of one fill.
+  std::string sparse("\x3a\xff\x26\xed\x01\0\0\0\x1c\0\x0c\0\0\x10\0\0\x03\0\0\0\x01\0\0\0\0\0\0\0",
+                     28);
+  sparse += std::string("\xc2\xca\0\0\x03\0\0\0\x10\0\0\0ssss", 16);
+  folder.write("b.img", sparse);
+  const std::string a = "a:" + folder.path("a.img") + ":writable";
+  const std::string b = "b:" + folder.path("b.img");
+  const auto made = make_composite(folder.path("disk"), std::vector<std::string_view>{a, b});
+  ASSERT_TRUE(made) << made.error().what();
+  auto image = ToolImage::open(folder.path("disk"), {.read_only = false});
+  ASSERT_TRUE(image) << image.error().what();
+  EXPECT_EQ(image->format(), ImageFormat::kComposite);
+  EXPECT_EQ(image->disk().size(), 20480u + 8192 + 12288 + 20480);
+}
+
+TEST(MakeCompositeTest, RefusesBadPartitions) {
+  TemporaryFolder folder;
+  folder.write("a.img", std::string(5000, 'r'));
+  const std::string file = folder.path("a.img");
+  const std::string a = "a:" + file;
+  const std::string writable = a + ":writable";
+  const std::string missing = "b:" + folder.path("none");
+  EXPECT_THAT(refusal(folder, {a, a}), AllOf(HasSubstr("label a"), HasSubstr("give one another")));
+  EXPECT_THAT(refusal(folder, {writable}), AllOf(HasSubstr(file), HasSubstr("truncate")));
+  EXPECT_THAT(refusal(folder, {missing}), HasSubstr("No such file"));
+  EXPECT_THAT(refusal(folder, {"b"}), HasSubstr("LABEL:FILE"));
+}
+
+TEST(MakeCompositeTest, APartitionThatAVmWritesIsNotOpened) {
+  TemporaryFolder folder;
+  folder.write("a.img", std::string(8192, 'r'));
+  auto vm = ToolImage::open(folder.path("a.img"), {.read_only = false});
+  ASSERT_TRUE(vm);
+  EXPECT_THAT(refusal(folder, {std::string_view("a:" + folder.path("a.img"))}),
+              HasSubstr("being written by another process"));
+}
+
+}  // namespace
+}  // namespace crosvm

@@ -1,0 +1,48 @@
+#include "disk/tools/raw_target.h"
+
+#include <unistd.h>
+
+namespace crosvm {
+namespace {
+
+class RawTarget : public ImageTarget {
+ public:
+  RawTarget(const Fd& file, const std::string& object) : file_(file), object_(object) {}
+
+  uint64_t granule() const override { return 4096; }
+  Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
+    return write_at(file_, offset, bytes, object_);
+  }
+  Result<void> write_zeroes(uint64_t, uint64_t) override { return {}; }
+  Result<void> finish() override { return {}; }
+
+ private:
+  const Fd& file_;
+  const std::string object_;
+};
+
+}  // namespace
+
+Result<void> write_at(const Fd& file, uint64_t offset, std::span<const std::byte> bytes,
+                      const std::string& object) {
+  while (!bytes.empty()) {
+    const ssize_t done =
+        ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return fail(Error::from_errno("writing", object));
+    if (done == 0) return fail(Error::from_errno("writing", object, EIO));
+    bytes = bytes.subspan(static_cast<size_t>(done));
+    offset += static_cast<uint64_t>(done);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<ImageTarget>> make_raw_target(const Fd& file, uint64_t size,
+                                                     const std::string& object) {
+  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
+    return fail(Error::from_errno("making", object));
+  }
+  return std::make_unique<RawTarget>(file, object);
+}
+
+}  // namespace crosvm

@@ -1,0 +1,64 @@
+#include "disk/tools/target_file.h"
+
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <memory>
+
+#include "disk/image_file.h"
+
+namespace crosvm {
+namespace {
+
+struct Free {
+  void operator()(char* text) const { std::free(text); }
+};
+
+/// The new file is as readable for others as the old one was.
+Result<void> take_after(const struct stat& old, const NewFile& file) {
+  (void)!::fchown(file.fd().get(), old.st_uid, old.st_gid);  // only root may give files away
+  if (::fchmod(file.fd().get(), old.st_mode & 07777) != 0) {
+    return fail(Error::from_errno("making", file.path()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<TargetFile> TargetFile::create(const std::string& path) {
+  const std::string real = real_name(path);
+  struct stat status{};
+  if (::stat(real.c_str(), &status) != 0) return TargetFile(Fd(), TRY(NewFile::create(real)));
+  if (!S_ISREG(status.st_mode)) {
+    return fail(Error::invalid(path + " is there and not a file; give the name of a file"));
+  }
+  Fd old = TRY(open_image_file(real, {}));
+  NewFile file = TRY(NewFile::create(real));
+  TRY(take_after(status, file));
+  return TargetFile(std::move(old), std::move(file));
+}
+
+Result<TargetFile> TargetFile::replace(const Fd& old, const std::string& path) {
+  struct stat status{};
+  if (::fstat(old.get(), &status) != 0) return fail(Error::from_errno("looking at", path));
+  if (!S_ISREG(status.st_mode)) {
+    return fail(Error::invalid(path + " is no file that could be replaced; convert it instead"));
+  }
+  NewFile file = TRY(NewFile::create(real_name(path)));
+  TRY(take_after(status, file));
+  return TargetFile(Fd(), std::move(file));
+}
+
+bool is_same_file(const std::string& one, const std::string& other) {
+  struct stat first{};
+  struct stat second{};
+  return ::stat(one.c_str(), &first) == 0 && ::stat(other.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+std::string real_name(const std::string& path) {
+  const std::unique_ptr<char, Free> real(::realpath(path.c_str(), nullptr));
+  return real ? real.get() : path;
+}
+
+}  // namespace crosvm

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "disk/new_file.h"
+
+namespace crosvm {
+
+/// A file that a tool makes, perhaps in place of one that is there: that one stays as it is, and
+/// locked, until the new one is complete.
+class TargetFile {
+ public:
+  /// Errors: `path` is there and no file, or in use; those of `NewFile::create`.
+  static Result<TargetFile> create(const std::string& path);
+
+  /// In place of `path`, which the caller has open as `old` and locked until this is gone. Errors:
+  /// as above.
+  static Result<TargetFile> replace(const Fd& old, const std::string& path);
+
+  const Fd& fd() const { return file_.fd(); }
+  Result<void> commit() { return file_.commit(); }
+
+ private:
+  TargetFile(Fd old, NewFile file) : old_(std::move(old)), file_(std::move(file)) {}
+
+  Fd old_;  // locked; or none
+  NewFile file_;
+};
+
+/// Whether both name one file.
+bool is_same_file(const std::string& one, const std::string& other);
+
+/// `path` without symbolic links, where there is such a file; else itself.
+std::string real_name(const std::string& path);
+
+}  // namespace crosvm

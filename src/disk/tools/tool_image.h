@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "disk/disk.h"
+#include "disk/image_format.h"
+
+namespace crosvm {
+
+/// An image of any format, opened and locked for a tool as for a VM, with a loop of its own.
+class ToolImage {
+ public:
+  struct Options {
+    bool read_only = true;
+    std::optional<ImageFormat> format = std::nullopt;  ///< else found out
+    std::vector<std::string> allowed = {};             ///< as allow-backing= of a disk
+    std::shared_ptr<const Fd> file = nullptr;          ///< the image, when it is open and locked
+  };
+  /// Errors: those of `open_image_file` and `open_disk`.
+  static Result<ToolImage> open(const std::string& path, const Options& options);
+
+  Disk& disk() { return *disk_; }
+  EventLoop& loop() { return *loop_; }
+  ImageFormat format() const { return format_; }
+  /// The image's own file.
+  const std::shared_ptr<const Fd>& file() const { return file_; }
+
+ private:
+  ToolImage(std::unique_ptr<EventLoop> loop, std::shared_ptr<const Fd> file, ImageFormat format,
+            std::unique_ptr<Disk> disk);
+
+  std::unique_ptr<EventLoop> loop_;
+  std::shared_ptr<const Fd> file_;
+  ImageFormat format_;
+  std::unique_ptr<Disk> disk_;  // goes first
+};
+
+/// The size of the disk that `path` is an image of, in bytes. Errors: those of `ToolImage::open`.
+Result<uint64_t> virtual_size(const std::string& path, const ToolImage::Options& options);
+
+}  // namespace crosvm
