@@ -182,7 +182,9 @@ TEST_P(ProbeServiceTest, EveryForbiddenActIsDeniedAndLogged) {
   auto loop = EventLoop::create();
   ASSERT_TRUE(spawner && loop);
   size_t ended = 0;
-  auto services = JailedServices::create(**loop, std::move(*spawner), {}, [&ended] { ++ended; });
+  auto services = JailedServices::create(
+      **loop, std::move(*spawner), {},
+      {.ended = [&ended](const std::string&, bool) { ++ended; }, .lost = [] {}});
   ASSERT_TRUE(services);
   const DeviceType type = probe_under(GetParam());
   for (size_t i = 0; i < probe_acts().size(); ++i) {

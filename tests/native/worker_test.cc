@@ -32,7 +32,6 @@ using std::chrono::seconds;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::Not;
 using testing::UnorderedElementsAre;
 
 TEST_F(NativeWorkerTest, EveryDeviceIsAloneInAnEmptyRoom) {
