@@ -48,10 +48,10 @@ class RandomImage {
   std::string text() const {
     return format_text(
         "version {} cluster {} refcount {} extended {} size {} backing {} data {} "
-        "qemu {} compressed {} snapshot {}",
+        "qemu {} compressed {} snapshot {} preallocation {}",
         options_.version, options_.cluster_size, options_.refcount_bits, options_.extended_l2,
         options_.size, rig_.backing != nullptr, rig_.data_file != nullptr, starts_with_qemu_,
-        compressed_, snapshot_);
+        compressed_, snapshot_, static_cast<int>(options_.preallocation));
   }
 
  private:
@@ -81,7 +81,12 @@ class RandomImage {
       options_.data_file_name = "data.raw";
       options_.raw_data = below(2) == 0;
     }
-    if (options_.raw_data) rig_.data_file->resize(options_.size);
+    const bool may_preallocate = kind != 1 || options_.extended_l2;
+    if (may_preallocate) options_.preallocation = static_cast<Qcow2Preallocation>(below(4));
+    const bool is_preallocated = options_.preallocation != Qcow2Preallocation::kOff;
+    if (rig_.data_file && (options_.raw_data || is_preallocated)) {
+      rig_.data_file->resize(options_.size);
+    }
     rig_.limits.l2_bytes = below(2) == 0 ? 0 : 16 << 20;
     rig_.limits.block_bytes = below(2) == 0 ? 1 << 20 : 8 << 20;
     model_.resize(options_.size);
@@ -116,8 +121,8 @@ class RandomImage {
     if (options_.extended_l2) options += ",extended_l2=on";
     if (options_.lazy_refcounts) options += ",lazy_refcounts=on";
     if (compressed_ && options_.version == 3 && below(2) == 0) options += ",compression_type=zstd";
-    // One bit counts to one: there can be no snapshot.
-    snapshot_ = options_.refcount_bits > 1 && below(2) == 0;
+    // Few bits do not count the uses of a cluster twice, above all one of many compressed ones.
+    snapshot_ = options_.refcount_bits > (compressed_ ? 8 : 1) && below(2) == 0;
     ASSERT_EQ(qemu_.run(format_text("convert {} -f raw -O qcow2 -o {} start.raw test.qcow2",
                                     compressed_ ? "-c" : "", options)),
               0)
