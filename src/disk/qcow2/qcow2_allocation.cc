@@ -44,11 +44,16 @@ void Qcow2Disk::Allocation::find_fill() {
     const Qcow2Entry entry = l2.entry(*place_.table, guest);
     return place_.is_new && (entry.is_compressed() || entry.host() != 0);
   };
+  // Bytes of a subcluster that has its place stay as they are: others may be writing them now.
+  auto is_in_place = [&](uint64_t guest) {
+    return !place_.is_new && l2.run(place_.table, guest, 1).kind == UnitKind::kData;
+  };
   const bool whole_first = !layout.extended_l2 || moves_old(place_.guest);
   const bool whole_last = !layout.extended_l2 || moves_old(last);
-  fill_from_ = whole_first ? place_.guest : from_ & ~(layout.unit_size() - 1);
+  const uint64_t unit_start = from_ & ~(layout.unit_size() - 1);
   const uint64_t unit_end = ((to_ - 1) | (layout.unit_size() - 1)) + 1;
-  fill_to_ = whole_last ? last + layout.cluster_size() : unit_end;
+  fill_from_ = whole_first ? place_.guest : is_in_place(from_) ? from_ : unit_start;
+  fill_to_ = whole_last ? last + layout.cluster_size() : is_in_place(to_ - 1) ? to_ : unit_end;
   // A data file is as long as the disk.
   if (layout.external_data) fill_to_ = std::max(to_, std::min(fill_to_, disk_.size_));
   head_zero_ = is_zero(fill_from_, from_);

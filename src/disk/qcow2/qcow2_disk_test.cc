@@ -160,6 +160,33 @@ TEST(Qcow2DiskTest, TwoWritesToOneNewCluster) {
   }
 }
 
+TEST(Qcow2DiskTest, NeighboursInOneSubclusterAreNotUndone) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Qcow2Rig rig(seed);
+    rig.make({.size = kSize, .cluster_size = 32768, .extended_l2 = true});  // subclusters of 1024
+    rig.open();
+    ASSERT_EQ(rig.write(1024, std::string(1024, 'a')), 0);
+    ASSERT_EQ(rig.write(4096, std::string(1024, 'a')), 0);
+    // Each ends or begins in the middle of a subcluster that is there, and makes others.
+    TestRequest makes(Kind::kWrite, 1536, 3072);
+    TestRequest before(Kind::kWrite, 1024, 512);
+    TestRequest behind(Kind::kWrite, 4608, 512);
+    std::ranges::fill(makes.bytes, std::byte{'m'});
+    for (TestRequest* beside : {&before, &behind}) {
+      std::ranges::fill(beside->bytes, std::byte{'n'});
+    }
+    for (TestRequest* request : {&makes, &before, &behind}) rig.disk->start(*request);
+    rig.disk->submit();
+    while (rig.queue.end_one()) {
+    }
+    ASSERT_TRUE(rig.read(1024, 4096) ==
+                std::string(512, 'n') + std::string(3072, 'm') + std::string(512, 'n'))
+        << seed;
+    rig.close();
+    rig.expect_clean();
+  }
+}
+
 TEST(Qcow2DiskTest, AfterAnErrorOfTheHostItGoesOn) {
   for (uint64_t failing = 0; failing < 60; ++failing) {
     Qcow2Rig rig(failing);
