@@ -1,8 +1,9 @@
 # One target per folder. Sources are found, not listed, so a new file touches no central list:
 #   foo.cc       belongs to the library `X`
 #   foo_test.cc  belongs to the test executable `X_test`
+# RUNS_SELDOM: at a start or on a request, never for each byte a guest moves; a release makes it small, not fast.
 function(crosvm_library name)
-  cmake_parse_arguments(ARG "" "" "DEPS;PRIVATE_DEPS;DIRS" ${ARGN})
+  cmake_parse_arguments(ARG "RUNS_SELDOM" "" "DEPS;PRIVATE_DEPS;DIRS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc *.h)
   foreach(dir ${ARG_DIRS})
     file(GLOB more CONFIGURE_DEPENDS ${dir}/*.cc ${dir}/*.h)
@@ -16,6 +17,9 @@ function(crosvm_library name)
   if(code)
     add_library(${name} STATIC ${sources})
     target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+    if(ARG_RUNS_SELDOM AND CMAKE_BUILD_TYPE STREQUAL "Release")
+      target_compile_options(${name} PRIVATE -Os)
+    endif()
   else()  # headers only
     add_library(${name} INTERFACE)
     target_link_libraries(${name} INTERFACE ${ARG_DEPS})

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <exception>
 #include <memory>
+#include <new>
 
 namespace crosvm {
 namespace {
@@ -44,6 +46,13 @@ TEST(Result, ContextLeavesSuccessAlone) { EXPECT_EQ(with_context(half(4), "x").v
 TEST(ResultDeathTest, CheckStopsInEveryBuildAndSaysWhere) {
   EXPECT_DEATH(CHECK(1 + 1 == 3), "result_test.cc:[0-9]+: 1 \\+ 1 == 3 does not hold");
   CHECK(1 + 1 == 2);
+}
+
+TEST(ResultTest, AnExceptionThatNobodyCatchesIsNamed) {
+  const auto throw_one = []() noexcept {
+    std::rethrow_exception(std::make_exception_ptr(std::bad_alloc()));
+  };
+  EXPECT_DEATH(throw_one(), "nobody caught std::bad_alloc");
 }
 
 TEST(Error, WithoutDescriptorsLeftTheLimitIsNamed) {

@@ -13,86 +13,17 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "cli/command_line.h"
+#include "cli/disk_program.h"
 #include "cli/doctor.h"
 #include "cli/doctor_processes.h"
-#include "cli/documents.h"
+#include "cli/globals.h"
 #include "cli/help.h"
-#include "cli/image_commands.h"
 #include "cli/run_command.h"
 #include "cli/serve_options.h"
 #include "control/client.h"
 
 namespace crosvm {
 namespace {
-
-constexpr int kSuccess = 0;
-constexpr int kFailure = 1;
-constexpr int kInvalidArguments = 35;
-
-/// The options before the subcommand.
-struct Globals {
-  bool extended_status = false;
-  log::Options logging;
-  const GivenOption* log_level = nullptr;
-  std::string (*document)() = nullptr;
-};
-
-Globals read_globals(const CommandLine& line) {
-  Globals globals;
-  for (const GivenOption& given : line.global_options()) {
-    std::string_view name = given.option->name;
-    if (name == "extended-status") globals.extended_status = true;
-    if (name == "no-syslog") globals.logging.use_syslog = false;
-    if (name == "syslog-tag") globals.logging.syslog_tag = given.value;
-    if (name == "log-level") {
-      globals.logging.filter = given.value;
-      globals.log_level = &given;
-    }
-    if (name == "print-options-md") globals.document = options_markdown;
-    if (name == "print-man") globals.document = manual_page;
-    if (name == "print-completion") globals.document = bash_completion;
-  }
-  return globals;
-}
-
-Result<void> configure_log(const Globals& globals) {
-  auto configured = log::configure(globals.logging);
-  if (!configured && globals.log_level) {
-    return fail(globals.log_level->error(configured.error().what()));
-  }
-  return configured;
-}
-
-void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-
-/// A mistake in the arguments.
-int refuse(const Error& error) {
-  log::error("arg parsing failed: {}", error.what());
-  log::info("exiting with invalid arguments");
-  return kInvalidArguments;
-}
-
-int fail_with(const Error& error) {
-  log::error("exiting with error {}: {}", kFailure, error.what());
-  return kFailure;
-}
-
-int succeed() {
-  log::info("exiting with success");
-  return kSuccess;
-}
-
-void warn_of_deprecated(const CommandLine& line) {
-  for (const CommandLine::Level& level : line.levels) {
-    for (const GivenOption& given : level.options) {
-      if (given.option->support == Support::kIgnored) {
-        log::warn("{} has no effect: {}", given.spelling, given.option->help);
-      } else if (given.option->deprecated()) {
-        log::warn("{} is deprecated; use {}", given.spelling, given.option->instead);
-      }
-    }
-  }
-}
 
 int run(RunOptions options, const Globals& globals, const RunVm& run_vm) {
   Result<Config> config = make_config(std::move(options));
@@ -112,14 +43,6 @@ int serve(const CommandLine& line, const ServeOptions& options) {
   if (!config) return fail_with(config.error());
   if (Result<void> served = serve_devices(*config); !served) return fail_with(served.error());
   return succeed();
-}
-
-int work_on_images(const ImageCommand& command) {
-  Result<int> status = command();
-  if (!status) return fail_with(status.error());
-  if (*status == kSuccess) return succeed();
-  log::info("exiting with status {}", *status);
-  return *status;
 }
 
 int examine(const CommandLine& line) {
@@ -174,9 +97,6 @@ int dispatch(const CommandLine& line, RunOptions options, const ServeOptions& se
   if (is_serve_command(line)) return serve(line, serve_options);
   if (name == "version") return print_version();
   if (name == "doctor") return examine(line);
-  auto image_command = read_image_command(line);
-  if (!image_command) return refuse(image_command.error());
-  if (*image_command) return work_on_images(**image_command);
   auto request = control_request(line);
   if (!request) return refuse(request.error());
   if (*request) {
@@ -222,6 +142,7 @@ int crosvm_main(int argc, const char* const* argv, const RunVm& run_vm) {
     print(globals.document());
     return kSuccess;
   }
+  if (is_disk_tool(*line)) return fail_with(execute_disk_program(argv));
   if (options.syslog_tag) globals.logging.syslog_tag = *options.syslog_tag;
   if (auto configured = configure_log(globals); !configured) return refuse(configured.error());
   warn_of_deprecated(*line);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstdio>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +11,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "cli/globals.h"
 #include "cli/help.h"
 #include "disk/tools/check_image.h"
 #include "disk/tools/compact_image.h"
@@ -23,11 +24,7 @@
 namespace crosvm {
 namespace {
 
-constexpr int kSuccess = 0;
-constexpr int kFailure = 1;
 constexpr int kLeaks = 2;  // of `disk check`: nothing is damaged
-
-void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 template <class T>
 using Names = std::span<const std::pair<std::string_view, T>>;
@@ -181,16 +178,15 @@ ImageCommand compact_command(const CommandLine& line) {
 
 }  // namespace
 
-Result<std::optional<ImageCommand>> read_image_command(const CommandLine& line) {
-  if (line.help) return std::nullopt;  // something may be missing
+Result<ImageCommand> read_image_command(const CommandLine& line) {
   const std::string name = line.command_name();
   if (name == "create_composite") return create_composite_command(line);
-  if (name == "create_qcow2") return TRY(create_qcow2_command(line));
+  if (name == "create_qcow2") return create_qcow2_command(line);
   if (name == "disk info") return info_command(line);
   if (name == "disk check") return check_command(line);
-  if (name == "disk convert") return TRY(convert_command(line));
-  if (name == "disk compact") return compact_command(line);
-  return std::nullopt;
+  if (name == "disk convert") return convert_command(line);
+  CHECK(name == "disk compact");
+  return compact_command(line);
 }
 
 }  // namespace crosvm

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 
 #include "base/result.h"
 #include "cli/command_line.h"
@@ -13,8 +12,8 @@ namespace crosvm {
 /// status 1.
 using ImageCommand = std::function<Result<int>()>;
 
-/// Reads the arguments; nothing for other subcommands. What is in `line` outlives the result.
-/// Errors: invalid_argument in the words of cli.md 1.1.2, for exit status 35.
-Result<std::optional<ImageCommand>> read_image_command(const CommandLine& line);
+/// Reads the arguments of a line that `is_disk_tool` and does not ask for help. What is in `line`
+/// outlives the result. Errors: invalid_argument in the words of cli.md 1.1.2, for exit status 35.
+Result<ImageCommand> read_image_command(const CommandLine& line);
 
 }  // namespace crosvm

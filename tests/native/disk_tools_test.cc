@@ -206,5 +206,26 @@ TEST_F(DiskToolsNativeTest, BadArgumentsAndImages) {
   EXPECT_EQ(contents("b.img"), contents("bad.qcow2"));
 }
 
+// The tools are an executable of their own, which crosvm becomes.
+TEST_F(DiskToolsNativeTest, TheirProgramStandsBesideCrosvmOrInLibexec) {
+  const std::filesystem::path built = std::filesystem::path(crosvm_binary()).parent_path();
+  std::filesystem::create_directories("usr/bin");
+  std::filesystem::create_directories("usr/libexec/crosvm");
+  std::filesystem::copy_file(built / "crosvm", "usr/bin/crosvm");
+  file("a.img", std::string(4096, 'a'));
+  const std::string command = "usr/bin/crosvm --no-syslog disk info a.img";
+  const Ran missing = run_program(command);
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_THAT(missing.output, AllOf(HasSubstr("/usr/bin/crosvm-disk"),
+                                    HasSubstr("/usr/bin/../libexec/crosvm/crosvm-disk")));
+  EXPECT_EQ(run_program("usr/bin/crosvm disk info --help").status, 0);
+  std::filesystem::copy_file(built / "crosvm-disk", "usr/libexec/crosvm/crosvm-disk");
+  const Ran found = run_program(command);
+  EXPECT_EQ(found.status, 0) << found.output;
+  EXPECT_THAT(found.output, HasSubstr("format:"));
+  EXPECT_EQ(run_program("usr/bin/crosvm --no-syslog disk check none").status, 1);
+  EXPECT_EQ(run_program("usr/libexec/crosvm/crosvm-disk --no-syslog version").status, 35);
+}
+
 }  // namespace
 }  // namespace crosvm::test

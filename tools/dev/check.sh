@@ -50,6 +50,20 @@ docs() {
     { say "fix: build/release/crosvm --print-options-md > docs/options.md"; return 1; }
 }
 
+# Each start of a VM, and of each of its devices, executes crosvm: what it weighs is paid often (docs/adr/0010).
+small() {
+  local stripped bytes
+  stripped=$(mktemp)
+  strip -o "$stripped" build/release/crosvm
+  bytes=$(stat -c %s "$stripped")
+  rm -f "$stripped"
+  [ "$bytes" -le 4000000 ] || {
+    say "crosvm has $bytes bytes without symbols, 4000000 are its budget"
+    say "fix: link with -Wl,-Map=FILE to see what came in; what is large and seldom used goes into a program of its own (find_companion_program)"
+    return 1
+  }
+}
+
 # A script is judged by bash itself.
 scripts() {
   local file status=0
@@ -62,5 +76,6 @@ check layering "$root/tools/check_layering.sh"
 check scripts scripts
 check compilers compilers
 check "option table's docs" docs
+check "crosvm's size" small
 check clang-tidy tidy
 [ "$failed" = 0 ] || die "$failed checks failed" "see above"
