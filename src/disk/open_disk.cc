@@ -137,8 +137,18 @@ class Opener {
           TRY(open_named(*header.data_file_name, !options.read_only, ImageFormat::kRaw, options));
     }
     parts.sync = TRY(make_sync_file(image, options.object));
+    if (!options.read_only) TRY(fill_last_block(*image, *parts.sync, options.object));
     parts.file = TRY(raw_disk(std::move(image), options));
     return TRY(Qcow2Disk::create(std::move(parts)));
+  }
+
+  /// A file of another program ends where its last bytes end; direct I/O writes whole blocks. What
+  /// is added belongs to no cluster, or to the last one, which then is there as a whole.
+  static Result<void> fill_last_block(const Fd& image, SyncFile& file, const std::string& object) {
+    const RawImageFacts facts = TRY(inspect_raw_image(image, object));
+    const uint64_t over = facts.size % facts.alignment.offset;
+    if (over == 0 || facts.is_block_device) return {};
+    return file.resize(facts.size + facts.alignment.offset - over);
   }
 
   Result<std::unique_ptr<Disk>> open_composite(const Fd& image, const DiskOptions& options) {

@@ -4,21 +4,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 
 #include "disk/composite/composite_descriptor.h"
 #include "disk/image_names.h"
+#include "disk/qcow2/qcow2_check.h"
+#include "disk/qcow2/qcow2_create.h"
 #include "disk/zstd/seekable_writer.h"
 
 namespace crosvm {
 namespace {
 
 using testing::HasSubstr;
+using Kind = DiskRequest::Kind;
 namespace fs = std::filesystem;
 
 struct Transfer final : DiskRequest {
-  Transfer(Kind what, uint64_t at, std::string& text) {
+  Transfer(DiskRequest::Kind what, uint64_t at, std::string& text) {
     kind = what;
     offset = at;
     length = text.size();
@@ -43,11 +47,12 @@ class OpenDiskTest : public ::testing::Test {
   void file(const std::string& name, std::string_view contents) {
     std::ofstream(root_ / name, std::ios::binary) << contents;
   }
-  Result<void> open(const std::string& name, bool read_only = false) {
+  Result<void> open(const std::string& name, bool read_only = false, bool direct = false) {
     const std::string path = root_ / name;
+    disk_.reset();
     ImageNames names({.path = path, .allowed = {}, .read_only = read_only});
     auto files = TRY(AsyncFiles::create(*loop_, {}));
-    auto image = TRY(open_image_file(path, {.read_only = read_only}));
+    auto image = TRY(open_image_file(path, {.read_only = read_only, .direct = direct}));
     disk_ = TRY(open_disk(std::make_shared<const Fd>(std::move(image)),
                           {.object = name, .read_only = read_only}, files, &names));
     return {};
@@ -130,6 +135,39 @@ TEST_F(OpenDiskTest, WhatCannotBeWrittenWantsRo) {
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().what(), HasSubstr("android-sparse images cannot be written; add ro"));
   EXPECT_FALSE(open("sparse.img", true));  // and it is cut short
+}
+
+TEST_F(OpenDiskTest, AQcow2ImageThatEndsAnywhereIsReadAndWrittenDirectly) {
+  file("a.qcow2", "");
+  const std::string path = root_ / "a.qcow2";
+  if (!open_path(path, O_RDWR | O_DIRECT)) GTEST_SKIP() << "no direct I/O in " << root_;
+  auto image =
+      make_sync_file(std::make_shared<const Fd>(std::move(*open_path(path, O_RDWR))), path);
+  ASSERT_TRUE(image);
+  ASSERT_TRUE(create_qcow2(**image, {.size = 1 << 20, .cluster_size = 512}, path));
+  ASSERT_TRUE((*image)->write_at((*image)->size(), std::array{std::byte{0}}));
+  ASSERT_NE((*image)->size() % 512, 0u);
+  std::string text(70'001, 'd');
+  for (const bool read_only : {true, false}) {
+    const auto opened = open("a.qcow2", read_only, true);
+    ASSERT_TRUE(opened) << opened.error().what();
+    std::string read(512, '?');
+    Transfer reading(Kind::kRead, 512, read);
+    EXPECT_EQ(run(reading), 0);
+    EXPECT_EQ(read, std::string(512, '\0'));
+    if (read_only) continue;
+    Transfer writing(Kind::kWrite, 3, text);
+    EXPECT_EQ(run(writing), 0);
+  }
+  disk_.reset();  // before it is looked at
+  const auto report = check_qcow2(**image, path, Qcow2Repair::kNothing);
+  ASSERT_TRUE(report) << report.error().what();
+  EXPECT_EQ(report->errors + report->leaks, 0u);
+  ASSERT_TRUE(open("a.qcow2", true, true));
+  std::string read(text.size(), '?');
+  Transfer reading(Kind::kRead, 3, read);
+  EXPECT_EQ(run(reading), 0);
+  EXPECT_TRUE(read == text);
 }
 
 }  // namespace
