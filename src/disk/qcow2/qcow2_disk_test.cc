@@ -134,6 +134,31 @@ TEST(Qcow2DiskTest, GrowsAndShrinks) {
   }
 }
 
+TEST(Qcow2DiskTest, ARawDataFileIsTheDiskAtAnyMoment) {
+  for (const bool extended : {false, true}) {
+    Qcow2Rig rig(5);
+    rig.data_file = std::make_unique<MemoryFile>(kSize);
+    rig.make({.size = kSize,
+              .cluster_size = 16384,
+              .extended_l2 = extended,
+              .data_file_name = "data",
+              .raw_data = true});
+    rig.open();
+    ASSERT_EQ(rig.resize(kSize * 40), 0);
+    // Not flushed, and lost but for what the data file has.
+    ASSERT_EQ(rig.write(kSize * 39 + 100, "hello"), 0);
+    const std::vector<std::byte> left = rig.file.bytes();
+    rig.is_dead = true;
+    rig.close();
+    rig.is_dead = false;
+    rig.file.set_bytes(left);
+    rig.open();
+    EXPECT_EQ(rig.read(kSize * 39 + 99, 7), zeroes(1) + "hello" + zeroes(1));
+    rig.close();
+    rig.expect_clean();
+  }
+}
+
 TEST(Qcow2DiskTest, TwoWritesToOneNewCluster) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     Qcow2Rig rig(seed);

@@ -32,7 +32,8 @@ void Qcow2Disk::Resize::go_on(int error) {
     case Step::kL1:
       return grow_l1();
     case Step::kDataFile:
-      return zero();
+    case Step::kMap:
+      return map_raw_data();
     default:
       return end(0);
   }
@@ -44,7 +45,35 @@ void Qcow2Disk::Resize::grow_l1() {
   if (need.kind == Qcow2Need::Kind::kFailed) return end(need.error);
   if (!need.is_nothing()) return disk_.wait_for(need, *this);
   step_ = Step::kDataFile;
+  mapped_to_ = disk_.layout_.cluster_start(before_);
   if (disk_.data_file_) return disk_.wait_for_size(Target::kDataFile, bytes_, *this);
+  zero();
+}
+
+/// Who reads a raw data file by itself sees every write at once. So must who reads the disk,
+/// whatever becomes of the tables: there is no cluster that waits to be mapped.
+void Qcow2Disk::Resize::map_raw_data() {
+  step_ = Step::kMap;
+  Qcow2Metadata& metadata = *disk_.metadata_;
+  if (!metadata.header().has_raw_data()) return zero();
+  const uint64_t cluster = disk_.layout_.cluster_size();
+  while (mapped_to_ < bytes_) {
+    if (metadata.is_full()) return disk_.wait_for_commit(*this);
+    CachedTable* table;
+    auto need = metadata.l2().writable_table(mapped_to_, table, metadata.freed());
+    if (need.kind == Qcow2Need::Kind::kFailed) return end(need.error);
+    if (!need.is_nothing()) return disk_.wait_for(need, *this);
+    const uint64_t end =
+        std::min(bytes_, mapped_to_ + metadata.l2().bytes_to_table_end(mapped_to_));
+    for (; mapped_to_ < end; mapped_to_ += cluster) {
+      Qcow2Entry entry = metadata.l2().entry(*table, mapped_to_);
+      if (entry != Qcow2Entry{}) continue;
+      entry.word = mapped_to_ | kQcow2Copied;
+      if (disk_.layout_.extended_l2) entry.bitmap = kQcow2AllSubclusters;
+      metadata.l2().set_entry(*table, mapped_to_, entry);
+    }
+    disk_.commit_if_heavy();
+  }
   zero();
 }
 

@@ -17,11 +17,12 @@ class Qcow2Disk::Resize final : private Waiter, private DiskRequest {
   bool is_running() const { return done_ != nullptr; }
 
  private:
-  enum class Step : uint8_t { kL1, kDataFile, kZero, kCommit };
+  enum class Step : uint8_t { kL1, kDataFile, kMap, kZero, kCommit };
 
   void go_on(int error) override;
   void disk_done(int error) override;
   void grow_l1();
+  void map_raw_data();
   void zero();
   void commit();
   void end(int error);
@@ -29,6 +30,7 @@ class Qcow2Disk::Resize final : private Waiter, private DiskRequest {
   Qcow2Disk& disk_;
   const uint64_t bytes_;
   const uint64_t before_;
+  uint64_t mapped_to_ = 0;  // bytes, of a raw data file
   Step step_ = Step::kL1;
   std::function<void(int)> done_;
 };
