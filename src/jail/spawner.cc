@@ -15,6 +15,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/socket_pair.h"
+#include "base/wait_ready.h"
 #include "jail/spawner_messages.h"
 #include "jail/spawner_process.h"
 
@@ -53,18 +54,12 @@ Spawner::~Spawner() {
 
 /// Until it has ended or is killed.
 void Spawner::wait_for_exit() {
-  using Clock = std::chrono::steady_clock;
   // It waits for workers itself, kills them and removes files.
   constexpr std::chrono::seconds kPatience = kWorkersPatience + std::chrono::seconds(2);
-  const Clock::time_point late = Clock::now() + kPatience;
-  int ready = process_ ? 0 : 1;
-  while (ready == 0 || (ready < 0 && errno == EINTR)) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(late - Clock::now()).count();
-    if (left <= 0) break;
-    pollfd poll{.fd = process_.get(), .events = POLLIN, .revents = 0};
-    ready = ::poll(&poll, 1, static_cast<int>(left));
-  }
-  if (ready > 0) return;
+  if (!process_) return;
+  const auto late = std::chrono::steady_clock::now() + kPatience;
+  const auto waited = wait_ready(process_, POLLIN, late);
+  if (waited && *waited == Waited::kReady) return;
   log::warn(
       "the spawner of device processes (pid {}) has not ended within {} seconds; it is killed",
       pid_, kPatience.count());
@@ -123,13 +118,12 @@ std::optional<uint32_t> Spawner::receive() {
   return ended->worker;
 }
 
-Result<void> Spawner::wait_for_end(uint32_t worker) {
-  constexpr int kPatienceMs = 5000;
+Result<void> Spawner::wait_for_end(uint32_t worker, const Fd* interrupt) {
+  const auto late = std::chrono::steady_clock::now() + std::chrono::seconds(5);
   while (true) {
-    pollfd poll{.fd = socket_.fd().get(), .events = POLLIN, .revents = 0};
-    const int ready = ::poll(&poll, 1, kPatienceMs);
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready != 1) {
+    const Waited waited = TRY(wait_ready(socket_.fd(), POLLIN, late, interrupt));
+    if (waited == Waited::kInterrupted) return fail(interrupted_waiting_for("the spawner"));
+    if (waited == Waited::kLate) {
       return fail(Error(std::errc::timed_out, "the spawner does not say what became of it"));
     }
     const std::optional<uint32_t> about = receive();

@@ -53,8 +53,9 @@ class Spawner {
   /// Tells `events` on the loop from here on, which outlives this.
   Result<void> watch(EventLoop& loop, Events events);
   /// Before the loop runs: hears the spawner out, and tells `events`, until it has said that
-  /// `worker` has ended. Errors: timed_out after some seconds.
-  Result<void> wait_for_end(uint32_t worker);
+  /// `worker` has ended. Errors: timed_out after some seconds; interrupted by `interrupt`
+  /// (wait_ready).
+  Result<void> wait_for_end(uint32_t worker, const Fd* interrupt = nullptr);
 
   pid_t pid() const { return pid_; }
 

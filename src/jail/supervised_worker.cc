@@ -5,13 +5,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
 #include <utility>
 
 #include "base/format.h"
 #include "base/log.h"
 #include "base/socket_pair.h"
+#include "base/wait_ready.h"
 
 namespace crosvm {
 namespace {
@@ -81,14 +81,10 @@ Result<void> SupervisedWorker::launch() {
 
 Result<DeviceInfo> SupervisedWorker::await_answer() {
   const Clock::time_point deadline = Clock::now() + kStartPatience;
-  pollfd answer{.fd = channel_.fd().get(), .events = POLLIN, .revents = 0};
   while (true) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    const int ready = left.count() > 0 ? ::poll(&answer, 1, static_cast<int>(left.count())) : 0;
-    if (ready < 0 && errno != EINTR) return fail(Error::from_errno("waiting for", name()));
-    if (ready < 0) continue;
-    if (ready == 0) {
+    const Waited waited = TRY(wait_ready(channel_.fd(), POLLIN, deadline, context_.interrupt));
+    if (waited == Waited::kInterrupted) return fail(interrupted_waiting_for("its process"));
+    if (waited == Waited::kLate) {
       return fail(Error(std::errc::timed_out,
                         format_text("its process did not start within {} seconds; the machine may "
                                     "be overloaded",
@@ -101,7 +97,7 @@ Result<DeviceInfo> SupervisedWorker::await_answer() {
     }
     if (packet && *packet) return decode_worker_answer(**packet);
     // The spawner knows why.
-    if (!gone_) TRY(context_.spawner.wait_for_end(number_));
+    if (!gone_) TRY(context_.spawner.wait_for_end(number_, context_.interrupt));
     return fail(Error(std::errc::broken_pipe, format_text("its process {}", cause_)));
   }
 }
@@ -123,23 +119,26 @@ VhostUserOptions SupervisedWorker::backend_options(const DeviceInfo& info) {
 }
 
 Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::finish() {
+  auto backend = first_backend();
+  if (backend) return backend;
+  phase_ = Phase::kEnded;
+  if (!gone_) kill();  // else it would be waited for at the end, and it may not listen
+  return backend;
+}
+
+Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::first_backend() {
   auto info = with_context(await_answer(), name());
   files_.close();
-  if (!info) {
-    phase_ = Phase::kEnded;
-    return fail(std::move(info).error());
-  }
-  auto backend =
-      VhostUserBackend::create(context_.loop, std::move(frontend_), backend_options(*info));
-  if (!backend || gone_) {
-    phase_ = Phase::kEnded;
-    if (!backend) return fail(std::move(backend).error());
+  if (!info) return fail(std::move(info).error());
+  auto backend = TRY(VhostUserBackend::create(context_.loop, std::move(frontend_),
+                                              backend_options(*info), context_.interrupt));
+  if (gone_) {
     return fail(Error(std::errc::broken_pipe, format_text("{}: its process {}", name(), cause_)));
   }
   connected_ = true;
-  backend_ = (*backend)->remote();
+  backend_ = backend->remote();
   phase_ = Phase::kServing;
-  return std::unique_ptr<DeviceBackend>(std::move(*backend));
+  return std::unique_ptr<DeviceBackend>(std::move(backend));
 }
 
 // ---- its end

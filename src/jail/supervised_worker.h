@@ -38,6 +38,8 @@ class SupervisedWorker {
     std::function<uint32_t()> next_number;
     /// The device has no process any more and gets no other. On the loop.
     std::function<void(const std::string& device, const std::string& cause)> died;
+    /// Ends what `finish` waits for (wait_ready); may be null.
+    const Fd* interrupt;
   };
 
   /// `order` lacks what each process gets of its own: frontend and witness. `files`, if there is
@@ -52,7 +54,7 @@ class SupervisedWorker {
   /// Has the process started; does not wait for it. Errors: of sending to the spawner, and for an
   /// order that is too large.
   Result<void> start();
-  /// Waits until it serves its device. Errors: what kept it from that.
+  /// Waits until it serves its device. Errors: what kept it from that; interrupted.
   Result<std::unique_ptr<DeviceBackend>> finish();
 
   /// What the spawner calls the present process.
@@ -73,6 +75,7 @@ class SupervisedWorker {
   };
   Result<void> launch();
   Result<DeviceInfo> await_answer();
+  Result<std::unique_ptr<DeviceBackend>> first_backend();
   VhostUserOptions backend_options(const DeviceInfo& info);
   void later(std::function<void()> work);
 

@@ -18,6 +18,7 @@ struct Workers::State {
   SandboxOptions options;
   ThreadFilters filters;  // for the VMM's own threads
   Died died;
+  const Fd* interrupt;
   uint32_t next_number = 0;  // of a process
   std::vector<std::unique_ptr<SupervisedWorker>> workers;
 
@@ -64,7 +65,8 @@ Result<WorkerOrder> Workers::State::order_for(const DeviceType& type, const std:
 Workers::Workers(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Result<std::unique_ptr<Workers>> Workers::create(EventLoop& loop, std::unique_ptr<Spawner> spawner,
-                                                 SandboxOptions options, Died died) {
+                                                 SandboxOptions options, Died died,
+                                                 const Fd* interrupt) {
   TRY(check_sandbox_options(options, "--"));
   ThreadFilters filters = TRY(ThreadFilters::prepare(*spawner, options));
   auto state = std::make_unique<State>(State{.loop = loop,
@@ -72,6 +74,7 @@ Result<std::unique_ptr<Workers>> Workers::create(EventLoop& loop, std::unique_pt
                                              .options = std::move(options),
                                              .filters = std::move(filters),
                                              .died = std::move(died),
+                                             .interrupt = interrupt,
                                              .workers = {}});
   State* raw = state.get();
   TRY(raw->spawner->watch(
@@ -101,7 +104,8 @@ Result<uint32_t> Workers::start(const DeviceType& type, const std::string& name,
           .spawner = *state->spawner,
           .next_number = [state] { return state->next_number++; },
           .died = [state](const std::string& device,
-                          const std::string& cause) { state->died(device, cause); }},
+                          const std::string& cause) { state->died(device, cause); },
+          .interrupt = state->interrupt},
       SupervisedWorker::Rules{.restarts = restarts,
                               .restarts_a_minute = state->options.restarts_a_minute},
       TRY(state->order_for(type, name, text, opened)), opened.broker());

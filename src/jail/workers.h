@@ -22,10 +22,12 @@ class Workers {
   /// (SandboxOptions), or was too often. On the loop.
   using Died = std::function<void(const std::string& device, const std::string& cause)>;
 
-  /// `loop` is the VMM's and outlives this. Errors: those of watching the spawner, and of the
-  /// options: a root that is none, a policy that cannot be compiled.
+  /// `loop` is the VMM's and outlives this, as does `interrupt`, which ends the waits of `finish`
+  /// (wait_ready). Errors: those of watching the spawner, and of the options: a root that is none,
+  /// a policy that cannot be compiled.
   static Result<std::unique_ptr<Workers>> create(EventLoop& loop, std::unique_ptr<Spawner> spawner,
-                                                 SandboxOptions options, Died died);
+                                                 SandboxOptions options, Died died,
+                                                 const Fd* interrupt = nullptr);
   /// After the backends, with the loop at rest. Waits until every process is gone.
   ~Workers();
 
@@ -34,7 +36,8 @@ class Workers {
   /// spawner.
   Result<uint32_t> start(const DeviceType& type, const std::string& name, const std::string& text,
                          OpenedDevice& opened);
-  /// Waits until it serves its device. Once for each. Errors: what kept it from starting.
+  /// Waits until it serves its device. Once for each. Errors: what kept it from starting;
+  /// interrupted.
   Result<std::unique_ptr<DeviceBackend>> finish(uint32_t worker);
 
   Spawner& spawner();

@@ -27,16 +27,17 @@ Result<VhostUserBackend::Starting> VhostUserBackend::start(EventLoop& loop, Fd s
   return Starting(std::move(device));
 }
 
-Result<std::unique_ptr<VhostUserBackend>> VhostUserBackend::Starting::finish() {
-  TRY(device_->finish());
+Result<std::unique_ptr<VhostUserBackend>> VhostUserBackend::Starting::finish(const Fd* interrupt) {
+  TRY(device_->finish(interrupt));
   std::unique_ptr<VhostUserBackend> backend(new VhostUserBackend(std::move(device_)));
   backend->post([device = backend->peer_.get()] { device->attach(); });
   return backend;
 }
 
 Result<std::unique_ptr<VhostUserBackend>> VhostUserBackend::create(EventLoop& loop, Fd socket,
-                                                                   VhostUserOptions options) {
-  return TRY(start(loop, std::move(socket), std::move(options))).finish();
+                                                                   VhostUserOptions options,
+                                                                   const Fd* interrupt) {
+  return TRY(start(loop, std::move(socket), std::move(options))).finish(interrupt);
 }
 
 void VhostUserBackend::start_dirty_log(Fd log, uint64_t bytes,

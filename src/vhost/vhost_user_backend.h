@@ -67,8 +67,8 @@ class VhostUserBackend : public LoopBackend {
     ~Starting();
     /// Waits for the handshake's end. Errors: timed_out, bad_message or the errno of the socket
     /// naming the device; not_supported for a legacy back-end; invalid_argument when it has fewer
-    /// queues than it should, or more than can be.
-    Result<std::unique_ptr<VhostUserBackend>> finish();
+    /// queues than it should, or more than can be; interrupted by `interrupt` (wait_ready).
+    Result<std::unique_ptr<VhostUserBackend>> finish(const Fd* interrupt = nullptr);
 
    private:
     friend class VhostUserBackend;
@@ -81,7 +81,8 @@ class VhostUserBackend : public LoopBackend {
   static Result<Starting> start(EventLoop& loop, Fd socket, VhostUserOptions options);
   /// Both steps.
   static Result<std::unique_ptr<VhostUserBackend>> create(EventLoop& loop, Fd socket,
-                                                          VhostUserOptions options);
+                                                          VhostUserOptions options,
+                                                          const Fd* interrupt = nullptr);
 
   /// Takes another back-end of the same device in the place of one that is gone, after
   /// kAwaitAnother. All that the driver has set up is told to it, and the rings go on where they

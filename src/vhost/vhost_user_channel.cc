@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/wait_ready.h"
 
 namespace crosvm {
 namespace {
@@ -177,22 +178,11 @@ Result<void> VhostUserChannel::flush() {
   return {};
 }
 
-Result<bool> VhostUserChannel::wait_ready(short events, Clock::time_point deadline) const {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-  if (left <= 0) return false;
-  pollfd waiting{.fd = socket_.get(), .events = events, .revents = 0};
-  const int most = static_cast<int>(std::min<int64_t>(left, 60'000));
-  if (::poll(&waiting, 1, most) < 0 && errno != EINTR) {
-    return fail(Error::from_errno("waiting for", kPeer));
-  }
-  return true;
-}
-
 Result<void> VhostUserChannel::wait_sent(Clock::time_point deadline) {
   for (;;) {
     TRY(flush());
     if (queue_.empty()) return {};
-    if (!TRY(wait_ready(POLLOUT, deadline))) {
+    if (TRY(wait_ready(socket_, POLLOUT, deadline)) == Waited::kLate) {
       return fail(Error(std::errc::timed_out, "the vhost-user peer does not read in time"));
     }
   }
@@ -201,7 +191,7 @@ Result<void> VhostUserChannel::wait_sent(Clock::time_point deadline) {
 Result<VhostUserMessage> VhostUserChannel::wait_message(Clock::time_point deadline) {
   for (;;) {
     if (auto message = TRY(receive())) return std::move(*message);
-    if (!TRY(wait_ready(POLLIN, deadline))) {
+    if (TRY(wait_ready(socket_, POLLIN, deadline)) == Waited::kLate) {
       return fail(Error(std::errc::timed_out, "the vhost-user peer does not answer in time"));
     }
   }

@@ -111,7 +111,6 @@ class VhostUserChannel {
   Result<bool> read_header();
   Result<bool> read_payload();
   Result<size_t> write_some(const Outgoing& out) const;
-  Result<bool> wait_ready(short events, Clock::time_point deadline) const;
 
   Fd socket_;
   Incoming incoming_;

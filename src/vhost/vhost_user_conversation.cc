@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/wait_ready.h"
 
 namespace crosvm {
 
@@ -108,7 +109,7 @@ Result<void> VhostUserConversation::readable(size_t most) {
 }
 
 Result<void> VhostUserConversation::wait_until(const std::function<bool()>& condition,
-                                               Clock::time_point deadline) {
+                                               Clock::time_point deadline, const Fd* interrupt) {
   for (;;) {
     TRY(readable());
     TRY(writable());
@@ -120,13 +121,9 @@ Result<void> VhostUserConversation::wait_until(const std::function<bool()>& cond
           Error(std::errc::timed_out, "the vhost-user handshake does not come to its end in time"));
     }
     const auto until = std::min(deadline, this->deadline().value_or(deadline));
-    const auto left = std::chrono::ceil<milliseconds>(until - now).count();
-    pollfd waiting{.fd = socket().get(),
-                   .events = static_cast<short>(POLLIN | (wants_write() ? POLLOUT : 0)),
-                   .revents = 0};
-    if (::poll(&waiting, 1, static_cast<int>(std::clamp<int64_t>(left, 1, 60'000))) < 0 &&
-        errno != EINTR) {
-      return fail(Error::from_errno("waiting for", "the vhost-user peer"));
+    const auto events = static_cast<short>(POLLIN | (wants_write() ? POLLOUT : 0));
+    if (TRY(wait_ready(socket(), events, until, interrupt)) == Waited::kInterrupted) {
+      return fail(interrupted_waiting_for("the vhost-user peer"));
     }
   }
 }

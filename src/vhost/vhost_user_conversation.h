@@ -53,8 +53,10 @@ class VhostUserConversation {
   Result<void> readable(size_t most = 64);
   /// Goes on sending.
   Result<void> writable();
-  /// Reads and writes, blocking, until `condition` holds. Errors: as above, and timed_out.
-  Result<void> wait_until(const std::function<bool()>& condition, Clock::time_point deadline);
+  /// Reads and writes, blocking, until `condition` holds. Errors: as above, timed_out, and
+  /// interrupted by `interrupt` (wait_ready).
+  Result<void> wait_until(const std::function<bool()>& condition, Clock::time_point deadline,
+                          const Fd* interrupt = nullptr);
 
  private:
   struct Awaited {

@@ -58,10 +58,10 @@ Result<void> VhostUserDevice::begin(Fd socket) {
   return peer_->handshake.begin();
 }
 
-Result<void> VhostUserDevice::finish() {
+Result<void> VhostUserDevice::finish(const Fd* interrupt) {
   const auto until = VhostUserConversation::Clock::now() + options_.patience;
   TRY(with_context(
-      peer_->conversation.wait_until([this] { return peer_->handshake.done(); }, until),
+      peer_->conversation.wait_until([this] { return peer_->handshake.done(); }, until, interrupt),
       options_.name));
   DeviceInfo info = TRY(with_context(info_from_peer(), options_.name));
   if (options_.shared_memory) {

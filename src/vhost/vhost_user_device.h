@@ -26,7 +26,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
 
   // Before the loop knows of it:
   Result<void> begin(Fd socket);
-  Result<void> finish();
+  Result<void> finish(const Fd* interrupt);
 
   // On the loop, with the mutex held:
   void attach();

@@ -82,6 +82,6 @@ EndSignals::~EndSignals() {
   g_wake = -1;
 }
 
-bool EndSignals::received() { return g_first_signal != 0; }
+int EndSignals::received() { return g_first_signal; }
 
 }  // namespace crosvm

@@ -23,8 +23,12 @@ class EndSignals {
   EndSignals(const EndSignals&) = delete;
   EndSignals& operator=(const EndSignals&) = delete;
 
-  /// Whether a signal came, even if the loop has not run since. It also interrupts system calls.
-  static bool received();
+  /// The signal that came first, even if the loop has not run since; 0: none came. It also
+  /// interrupts system calls.
+  static int received();
+  /// Can be read from once a signal came, until the loop runs: ends what is waited for before that
+  /// (wait_ready).
+  const Fd& interrupt() const { return wake_; }
 
  private:
   EndSignals(EventLoop& loop, std::function<void(int)> first);

@@ -47,9 +47,10 @@ struct MachineEvents {
 };
 
 /// Builds the machine of this architecture. Its virtio devices run in processes of `workers`, or in
-/// this one when that is null. Errors name the object, the cause and the fix.
+/// this one when that is null. What it waits for is given up once `interrupt` can be read from
+/// (wait_ready). Errors name the object, the cause and the fix.
 Result<std::unique_ptr<Machine>> build_machine(const Config& config, EventLoop& loop,
-                                               MachineEvents events,
+                                               const Fd& interrupt, MachineEvents events,
                                                std::unique_ptr<Workers> workers);
 
 }  // namespace crosvm

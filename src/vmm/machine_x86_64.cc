@@ -70,9 +70,9 @@ x86_64::SmbiosConfig smbios(const SmbiosIdentity& given) {
 using namespace x86_64;  // NOLINT(google-build-using-namespace): the wiring of this architecture
 
 Result<std::unique_ptr<Machine>> build_machine(const Config& config, EventLoop& loop,
-                                               MachineEvents events,
+                                               const Fd& interrupt, MachineEvents events,
                                                std::unique_ptr<Workers> workers) {
-  return MachineX86::build(config, loop, std::move(events), std::move(workers));
+  return MachineX86::build(config, loop, interrupt, std::move(events), std::move(workers));
 }
 
 MachineX86::MachineX86(const Config& config, EventLoop& loop, MachineEvents events,
@@ -87,14 +87,14 @@ MachineX86::MachineX86(const Config& config, EventLoop& loop, MachineEvents even
 MachineX86::~MachineX86() { stop(); }
 
 Result<std::unique_ptr<Machine>> MachineX86::build(const Config& config, EventLoop& loop,
-                                                   MachineEvents events,
+                                                   const Fd& interrupt, MachineEvents events,
                                                    std::unique_ptr<Workers> workers) {
   std::unique_ptr<MachineX86> machine(
       new MachineX86(config, loop, std::move(events), std::move(workers)));
   BootFiles files = TRY(open_boot_files(config));
   machine->stop_event_ = TRY(make_eventfd());
   TRY(machine->read_user_acpi());
-  TRY(machine->open_devices());
+  TRY(machine->open_devices(interrupt));
   TRY(machine->create_memory());
   TRY(machine->create_vm());
   TRY(machine->add_pci());
@@ -124,12 +124,13 @@ Result<void> MachineX86::read_user_acpi() {
 }
 
 /// Their processes start while the rest of the machine is built.
-Result<void> MachineX86::open_devices() {
+Result<void> MachineX86::open_devices(const Fd& interrupt) {
   virtio_ = TRY(VirtioDevices::open(config_, serial_host()));
   for (const auto& console : virtio_.consoles) reads_terminal_ |= console->reads_terminal();
   if (workers_) TRY(virtio_.start(*workers_));
   return virtio_.frontends.connect(
-      config_.vhost_user, config_.vhost_user_connect_timeout, loop_,
+      config_.vhost_user,
+      {.connect_timeout = config_.vhost_user_connect_timeout, .interrupt = &interrupt}, loop_,
       [this](const std::string& device, const std::string& socket) {
         log::error("{}: the back-end at {} has gone; the VM ends with it", device, socket);
         events_.ended(ExitState::kCrash);

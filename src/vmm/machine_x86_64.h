@@ -30,7 +30,7 @@ namespace crosvm {
 class MachineX86 : public Machine {
  public:
   static Result<std::unique_ptr<Machine>> build(const Config& config, EventLoop& loop,
-                                                MachineEvents events,
+                                                const Fd& interrupt, MachineEvents events,
                                                 std::unique_ptr<Workers> workers);
   ~MachineX86() override;
 
@@ -53,7 +53,7 @@ class MachineX86 : public Machine {
 
   // The steps of `build`, in order.
   Result<void> read_user_acpi();
-  Result<void> open_devices();
+  Result<void> open_devices(const Fd& interrupt);
   Result<void> create_memory();
   Result<void> create_vm();
   Result<void> add_pci();

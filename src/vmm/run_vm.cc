@@ -28,9 +28,12 @@ class VmRun {
  public:
   Result<ExitState> run(const Config& config) {
     Result<ExitState> ended = build_and_run(config);
+    const int signal = EndSignals::received();
+    if (ended || signal == 0) return ended;
     // A signal during the build interrupts what it waits for; that is no failure.
-    if (!ended && EndSignals::received()) return ExitState::kStop;
-    return ended;
+    log::info("ending the VM on SIG{} before it runs: {}", ::sigabbrev_np(signal),
+              ended.error().what());
+    return ExitState::kStop;
   }
 
  private:
@@ -50,7 +53,8 @@ class VmRun {
     std::unique_ptr<Workers> workers;
     if (spawner) workers = TRY(make_workers(config, std::move(spawner)));
     const Workers* sandbox = workers.get();  // while the machine has it
-    machine_ = TRY(build_machine(config, *loop_, events(), std::move(workers)));
+    machine_ =
+        TRY(build_machine(config, *loop_, signals_->interrupt(), events(), std::move(workers)));
     if (sandbox) TRY(ThreadFilters::give_up_privileges());
     TRY(machine_->start());
     TRY(control_.serve(*loop_, *machine_, [this] { end(ExitState::kStop); }));
@@ -66,11 +70,13 @@ class VmRun {
     if (const std::optional<std::string> path = control_.made_file()) {
       TRY(spawner->guard_socket(*path));
     }
-    return Workers::create(*loop_, std::move(spawner), config.sandbox_options,
-                           [this](const std::string& device, const std::string& cause) {
-                             log::error("{}: its process {}; the VM ends with it", device, cause);
-                             end(ExitState::kCrash);
-                           });
+    return Workers::create(
+        *loop_, std::move(spawner), config.sandbox_options,
+        [this](const std::string& device, const std::string& cause) {
+          log::error("{}: its process {}; the VM ends with it", device, cause);
+          end(ExitState::kCrash);
+        },
+        &signals_->interrupt());
   }
 
   /// Called on any thread; what follows happens on the loop, in the order of the calls. A guest can

@@ -1,7 +1,6 @@
 #include "vmm/vhost_user_frontends.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -12,7 +11,7 @@
 #include "base/log.h"
 #include "base/unix_address.h"
 #include "base/user_file.h"
-#include "vmm/end_signals.h"
+#include "base/wait_ready.h"
 
 namespace crosvm {
 namespace {
@@ -62,8 +61,8 @@ Result<Fd> adopt(const std::string& path) {
 
 }  // namespace
 
-Result<Fd> connect_vhost_user(const std::string& path,
-                              std::optional<std::chrono::milliseconds> timeout) {
+Result<Fd> connect_vhost_user(const std::string& path, const VhostUserPatience& patience) {
+  const std::optional<std::chrono::milliseconds> timeout = patience.connect_timeout;
   constexpr std::chrono::milliseconds kStep{1};
   if (path.starts_with(kOwnDescriptors)) return adopt(path);
   const Clock::time_point start = Clock::now();
@@ -74,9 +73,9 @@ Result<Fd> connect_vhost_user(const std::string& path,
     const bool waits = timeout && nobody_there(code);
     // Elapsed is compared, not a deadline that a large timeout would overflow.
     if (waits && Clock::now() - start < *timeout) {
-      ::poll(nullptr, 0, static_cast<int>(kStep.count()));
-      if (!EndSignals::received()) continue;
-      return fail(Error(std::errc::interrupted, format_text("connecting to socket {}", path)));
+      const Waited waited = TRY(wait_ready(Fd(), 0, Clock::now() + kStep, patience.interrupt));
+      if (waited != Waited::kInterrupted) continue;
+      return fail(interrupted_waiting_for(format_text("a back-end at {}", path)));
     }
     if (waits) {
       return fail(Error(code, format_text("{}; nobody has listened there for {} ms: see why the "
@@ -88,11 +87,12 @@ Result<Fd> connect_vhost_user(const std::string& path,
 }
 
 Result<void> VhostUserFrontends::connect(const std::vector<VhostUserRequest>& requests,
-                                         std::optional<std::chrono::milliseconds> timeout,
-                                         EventLoop& loop, const Lost& lost) {
+                                         const VhostUserPatience& patience, EventLoop& loop,
+                                         const Lost& lost) {
+  interrupt_ = patience.interrupt;
   for (const VhostUserRequest& request : requests) {
     const std::string name = request.name();
-    Fd socket = TRY(with_context(connect_vhost_user(request.socket, timeout), name));
+    Fd socket = TRY(with_context(connect_vhost_user(request.socket, patience), name));
     VhostUserOptions options;
     options.name = name;
     options.device_type = request.device_type;
@@ -109,7 +109,7 @@ Result<void> VhostUserFrontends::connect(const std::vector<VhostUserRequest>& re
 
 Result<void> VhostUserFrontends::finish(std::vector<std::unique_ptr<DeviceBackend>>& backends) {
   for (size_t i = 0; i < starting_.size(); ++i) {
-    auto backend = starting_[i].finish();
+    auto backend = starting_[i].finish(interrupt_);
     if (!backend) {
       return fail(std::move(backend).error().context("the back-end at " + requests_[i].socket));
     }

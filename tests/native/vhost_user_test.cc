@@ -521,6 +521,13 @@ class NativeVhostUserVmTest : public NativeVhostUserTest {
   std::string device_flag(const std::string& type = "block") const {
     return type + ",socket=" + socket_;
   }
+  Fd listen_at_socket() const {
+    auto address = UnixAddress::of(socket_);
+    Fd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::bind(listener.get(), address->get(), address->size()), 0);
+    EXPECT_EQ(::listen(listener.get(), 1), 0);
+    return listener;
+  }
 };
 
 TEST_F(NativeVhostUserVmTest, AVmEndsWithItsBackend) {
@@ -562,6 +569,24 @@ TEST_F(NativeVhostUserVmTest, WhoeverWaitsForABackendCanBeEnded) {
   std::this_thread::sleep_for(300ms);
   process.signal(SIGTERM);
   EXPECT_EQ(process.wait_exit(60s), 0) << process.errors();
+  EXPECT_THAT(process.errors(), HasSubstr("ending the VM on SIGTERM before it runs"));
+}
+
+TEST_F(NativeVhostUserVmTest, ABackendThatNeverAnswersDoesNotHoldUpASignal) {
+  for (int number : {SIGTERM, SIGINT}) {
+    const Fd listener = listen_at_socket();
+    VmProcess process(vm({"--vhost-user", device_flag(), "--no-rng"}));
+    const Fd peer(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    std::byte request;
+    ASSERT_EQ(::recv(peer.get(), &request, sizeof(request), MSG_PEEK), 1);
+    process.signal(number);
+    EXPECT_EQ(process.wait_exit(60s), 0) << process.errors();
+    EXPECT_THAT(process.errors(), AllOf(HasSubstr("before it runs"), HasSubstr("vu-block"),
+                                        HasSubstr("interrupted"), Not(HasSubstr("no answer"))))
+        << "it is not the time that was up";
+    EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("device.sock", "disk"));
+    std::filesystem::remove(socket_);
+  }
 }
 
 TEST_F(NativeVhostUserVmTest, AMissingBackendIsNamed) {
@@ -576,10 +601,7 @@ TEST_F(NativeVhostUserVmTest, AMissingBackendIsNamed) {
 }
 
 TEST_F(NativeVhostUserVmTest, ABackendThatHangsUpInTheHandshakeIsNamed) {
-  auto address = UnixAddress::of(socket_);
-  Fd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_EQ(::bind(listener.get(), address->get(), address->size()), 0);
-  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  const Fd listener = listen_at_socket();
   VmProcess process(vm({"--vhost-user", device_flag()}));
   {
     Fd peer(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));

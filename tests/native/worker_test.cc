@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <string>
@@ -140,6 +141,38 @@ TEST_F(NativeWorkerTest, AWorkerIsStartedAnewThreeTimesAMinute) {
   EXPECT_THAT(vm.errors(), HasSubstr("rng: its process was killed by SIGKILL, after it was started "
                                      "anew 3 times within a minute"));
   EXPECT_TRUE(ends_soon(all_));
+}
+
+/// The spawner of a VM that has just begun, stopped before it has started all device processes; 0
+/// when it was too fast.
+pid_t stopped_spawner(const VmProcess& vm) {
+  std::vector<pid_t> children;
+  while (children.empty() && lives(vm.pid())) children = children_of(vm.pid());
+  if (children.empty()) return 0;
+  ::kill(children.front(), SIGSTOP);
+  while (status_of(children.front())["State"].starts_with('R')) ::usleep(100);
+  return children_of(children.front()).size() < 3 ? children.front() : 0;
+}
+
+TEST_F(NativeWorkerTest, ProcessesThatDoNotStartDoNotHoldUpASignal) {
+  for (int number : {SIGTERM, SIGINT}) {
+    std::optional<VmProcess> vm;
+    pid_t spawner = 0;
+    for (int tries = 0; tries < 100 && spawner == 0; ++tries) {
+      vm.emplace(arguments());
+      spawner = stopped_spawner(*vm);
+    }
+    ASSERT_NE(spawner, 0);
+    ::usleep(300'000);  // lets the VM come to where it waits
+    vm->signal(number);
+    ::usleep(300'000);
+    ::kill(spawner, SIGCONT);  // a VM that still waits would run before it ends
+    EXPECT_EQ(vm->wait_exit(seconds(30)), 0);
+    EXPECT_THAT(vm->errors(), AllOf(HasSubstr("before it runs"),
+                                    HasSubstr("waiting for its process was interrupted")));
+    EXPECT_TRUE(ends_soon({spawner, vm->pid()}));
+    EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+  }
 }
 
 TEST_F(NativeWorkerTest, ASpawnerThatStandsStillDoesNotKeepTheVmFromEnding) {
