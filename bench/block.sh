@@ -1,12 +1,15 @@
 #!/bin/bash
 # How fast a disk is beside qemu-storage-daemon: block.sh [--json]. docs/bench.md tells how to read it.
 #
-# Environment: BENCH_DISK_MIB (512), the size of the image.
+# Environment: BENCH_DISK_MIB (512), the size of the image; BENCH_KILLS (20), of the disk's process with each executor.
 source "$(dirname "$0")/../tools/dev/common.sh"
 source "$root/bench/lib/report.sh"
 
 mebibytes=${BENCH_DISK_MIB:-512}
 [[ $mebibytes =~ ^[1-9][0-9]*$ ]] || usage_error "bench block: BENCH_DISK_MIB is a number of MiB, not '$mebibytes'"
+
+kills=${BENCH_KILLS:-20}
+[[ $kills =~ ^[0-9]+$ ]] || usage_error "bench block: BENCH_KILLS is a number, not '$kills'"
 
 peer='' worker=''
 stop_peer() {
@@ -67,9 +70,20 @@ compare() {
   done < "$out/result"
 }
 
+# stall NAME EXECUTOR: how long a disk whose process is killed stands still.
+stall() {
+  local middle longest
+  say "restart, $1: $kills kills"
+  "$build/release/restart_bench" "$out/disk.img" "async-executor=$2" "$kills" > "$out/result" ||
+    die "the benchmark ended early" "see the message above"
+  IFS=$'\t' read -r middle longest < "$out/result"
+  report_value "stall of a disk whose process is killed, $1, median" "$middle" ms
+  report_value "  longest of $kills" "$longest" ms
+}
+
 report_begin block "$@"
 "$root/tools/dev/install.sh" testhost
-"$root/tools/dev/build.sh" --release block_bench crosvm
+"$root/tools/dev/build.sh" --release block_bench restart_bench crosvm
 out=$(mktemp -d "$build/bench-block.XXXXXX")
 trap 'stop_peer; rm -rf "$out" "$report_rows"' EXIT
 report_note "$(nproc) processors, load average at the start $(cut -d ' ' -f 1-3 /proc/loadavg)"
@@ -79,5 +93,9 @@ for place in worker here; do
   compare "cached" off "" $place
   compare "direct" on direct $place
 done
+if [ "$kills" != 0 ]; then
+  stall io_uring uring
+  stall threads epoll
+fi
 report_note "one image of $mebibytes MiB, both io_uring, driven by one thread in turns of 0.4 s; medians of 5"
 report_end

@@ -12,12 +12,13 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
-#include <random>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/format.h"
 #include "base/log.h"
+#include "bench/block_lane.h"
 #include "bench/vhost_user_client.h"
 #include "devices/block/block_device.h"
 #include "virtio/rig/rig.h"
@@ -28,7 +29,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint16_t kQueues = 4;
-constexpr size_t kBytes = 4096;
 constexpr int kRounds = 5;
 constexpr auto kRound = std::chrono::milliseconds(400);
 
@@ -47,96 +47,7 @@ constexpr std::array<Load, 8> kLoads = {{{"read, QD1", VIRTIO_BLK_T_IN, 1, 1},
                                          {"write, 4 queues, QD1", VIRTIO_BLK_T_OUT, 4, 1},
                                          {"write, 4 queues, QD32", VIRTIO_BLK_T_OUT, 4, 32}}};
 
-struct Header {
-  uint32_t type;
-  uint32_t reserved;
-  uint64_t sector;
-};
-
-/// A request's place in guest memory.
-struct Slot {
-  GuestAddress header;
-  GuestAddress status;
-  GuestAddress table;
-  std::array<DriverBuffer, 3> buffers;
-};
-
-/// The driver of one queue in a closed loop: each request that comes back is followed by another.
-class Lane {
- public:
-  Lane(Rig& rig, uint16_t queue, const Load& load, uint64_t blocks)
-      : rig_(rig), driver_(rig.driver(queue)), load_(load), blocks_(blocks), random_(queue) {
-    slot_of_.resize(65536);
-    for (uint16_t i = 0; i < load.depth; ++i) {
-      RigMemory& memory = rig.memory();
-      Slot slot{.header = memory.allocate(sizeof(Header)),
-                .status = memory.allocate(1),
-                .table = memory.allocate(3 * 16),
-                .buffers = {}};
-      bool reads = load.type == VIRTIO_BLK_T_IN;
-      slot.buffers = {{{slot.header, sizeof(Header), false},
-                       {memory.allocate(kBytes, kBytes), kBytes, reads},
-                       {slot.status, 1, true}}};
-      slots_.push_back(slot);
-    }
-  }
-  ~Lane() {
-    for (const Slot& slot : slots_) {
-      rig_.memory().free(slot.header);
-      rig_.memory().free(slot.status);
-      rig_.memory().free(slot.table);
-      rig_.memory().free(slot.buffers[1].address);
-    }
-  }
-  Lane(const Lane&) = delete;
-  Lane& operator=(const Lane&) = delete;
-
-  void begin() {
-    for (uint16_t i = 0; i < slots_.size(); ++i) offer(i);
-    show();
-  }
-  /// What came back, followed by as many when `more`.
-  uint64_t turn(bool more) {
-    uint64_t ended = 0;
-    while (auto used = driver_.ring().take_used()) {
-      uint16_t index = slot_of_[used->id];
-      CHECK(rig_.memory().guest().read<uint8_t>(slots_[index].status).value_or(1) == 0);
-      ++ended;
-      --in_flight_;
-      if (more) offer(index);
-    }
-    if (ended > 0 && more) show();
-    return ended;
-  }
-  void ask_for_interrupt() { driver_.ring().ask_for_interrupt(); }
-  const Fd& call() const { return driver_.call_descriptor(); }
-  bool busy() const { return in_flight_ > 0; }
-
- private:
-  void offer(uint16_t index) {
-    const Slot& slot = slots_[index];
-    Header header{load_.type, 0, random_() % blocks_ * (kBytes / 512)};
-    rig_.memory().write(slot.header, std::as_bytes(std::span(&header, 1)));
-    auto id = driver_.ring().add(slot.buffers, slot.table);
-    CHECK(id.has_value());
-    slot_of_[*id] = index;
-    ++in_flight_;
-  }
-  void show() {
-    if (driver_.ring().publish()) driver_.kick_anyway();
-  }
-
-  Rig& rig_;
-  RigDriver& driver_;
-  const Load& load_;
-  const uint64_t blocks_;
-  std::minstd_rand random_;
-  std::vector<Slot> slots_;
-  std::vector<uint16_t> slot_of_;
-  size_t in_flight_ = 0;
-};
-
-void wait_for_interrupt(std::vector<std::unique_ptr<Lane>>& lanes) {
+void wait_for_interrupt(std::vector<std::unique_ptr<BlockLane>>& lanes) {
   std::vector<pollfd> waited;
   for (auto& lane : lanes) waited.push_back({lane->call().get(), POLLIN, 0});
   CHECK(::poll(waited.data(), waited.size(), 10'000) > 0);
@@ -147,9 +58,9 @@ void wait_for_interrupt(std::vector<std::unique_ptr<Lane>>& lanes) {
 
 /// Requests a second.
 double run(Rig& rig, const Load& load, uint64_t blocks) {
-  std::vector<std::unique_ptr<Lane>> lanes;
+  std::vector<std::unique_ptr<BlockLane>> lanes;
   for (uint16_t i = 0; i < load.queues; ++i) {
-    lanes.push_back(std::make_unique<Lane>(rig, i, load, blocks));
+    lanes.push_back(std::make_unique<BlockLane>(rig, i, load.type, load.depth, blocks));
     lanes.back()->begin();
   }
   uint64_t ended = 0;
@@ -199,7 +110,7 @@ Result<void> bench(const std::string& file, const std::string& socket, const std
                    const char* our_socket) {
   Rig ours = TRY(our_device(file, keys, our_socket));
   Rig peer = Rig::attach(VhostUserClient::connect(socket, kQueues));
-  uint64_t blocks = TRY(file_size(TRY(open_path(file, O_RDONLY)), file)) / kBytes;
+  uint64_t blocks = TRY(file_size(TRY(open_path(file, O_RDONLY)), file)) / BlockLane::kBytes;
   if (blocks == 0) return fail(Error::invalid(file + " is empty"));
   for (const Load& load : kLoads) compare(ours, peer, load, blocks);
   return {};
