@@ -11,13 +11,24 @@ AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
     return;
   }
   agent_.emplace(std::move(*agent));
-  std::vector<std::string> flags = {"--block", image("root", "debian12.img") + ",ro,root",
-                                    "--serial", agent_->serial_option()};
+  if (boot.root.empty()) boot.root = image("root", "debian12.img") + ",ro,root";
+  std::vector<std::string> flags = {"--block", boot.root, "--serial", agent_->serial_option()};
   boot.extra.insert(boot.extra.begin(), flags.begin(), flags.end());
   vm_.emplace(guest_arguments(boot, params));
-  if (auto ready = agent_->wait_ready(std::chrono::seconds(150)); !ready) {
+  if (auto ready = wait_ready(std::chrono::seconds(150)); !ready) {
     ADD_FAILURE() << "the guest's agent: " << ready.error().what();
     agent_.reset();
+  }
+}
+
+Result<void> AgentGuest::wait_ready(std::chrono::seconds timeout) {
+  const auto late = std::chrono::steady_clock::now() + timeout;
+  for (;;) {
+    auto ready = agent_->wait_ready(std::chrono::seconds(5));
+    if (ready || ready.error().code() != std::errc::timed_out) return ready;
+    // A VM that ended will not answer.
+    if (vm_->wait_exit(std::chrono::seconds(0)) || std::chrono::steady_clock::now() > late)
+      return ready;
   }
 }
 

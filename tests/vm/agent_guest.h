@@ -11,7 +11,8 @@
 
 namespace crosvm::test {
 
-/// A guest that boots Debian's root disk, read-only, and answers through the agent on its port.
+/// A guest that boots Debian's root disk, read-only unless `boot.root` says otherwise, and answers
+/// through the agent on its port.
 class AgentGuest {
  public:
   /// `boot.extra` are further flags of `run`; the root disk is /dev/vda. Fails the test when the
@@ -29,6 +30,8 @@ class AgentGuest {
   VmProcess& vm() { return *vm_; }
 
  private:
+  Result<void> wait_ready(std::chrono::seconds timeout);
+
   ScratchDirectory scratch_;
   std::optional<AgentClient> agent_;
   std::optional<VmProcess> vm_;

@@ -21,6 +21,7 @@ struct GuestBoot {
   std::string entry = "auto";      ///< --kernel-entry
   int vcpus = 1;
   int memory_mib = 512;
+  std::string root = {};  ///< value of --block for an AgentGuest's /dev/vda, for Debian's root disk
   std::vector<std::string> extra = {};  ///< further flags of `run`
 };
 
