@@ -1,15 +1,18 @@
 #include "vhost/vhost_user_backend.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/virtio_ids.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <future>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "vhost/conformance/scripted_peer.h"
 #include "vhost/conformance/threads.h"
@@ -571,6 +574,41 @@ TEST(VhostUserBackend, TheDriverLooksAtItsRingsWhenAnotherBackEndTakesOver) {
   EXPECT_EQ(drain_eventfd(call), 0u) << "the first one has nothing to say yet";
   handover.take_over();
   EXPECT_TRUE(eventually([&] { return drain_eventfd(call) == 1; }));
+}
+
+/// Takes O_NONBLOCK off and fills the counter, so that who writes to it waits for ever.
+void stuff(const Fd& event) {
+  const uint64_t most = UINT64_MAX - 1;
+  (void)drain_eventfd(event);
+  EXPECT_EQ(::write(event.get(), &most, sizeof(most)), ssize_t{sizeof(most)});
+  EXPECT_EQ(::fcntl(event.get(), F_SETFL, 0), 0);
+}
+
+TEST(VhostUserBackend, EventsThatABackEndFillsHoldNobodyUp) {
+  Script script;
+  std::mutex mutex;
+  std::vector<Fd> stuffed;  // guarded by mutex
+  script.instead = [&](ScriptedPeer&, const VhostUserMessage& message) {
+    const bool event = message.request == VHOST_USER_SET_VRING_KICK ||
+                       message.request == VHOST_USER_SET_VRING_CALL;
+    if (event && !message.fds.empty()) {
+      stuff(message.fds.front());
+      std::lock_guard lock(mutex);
+      stuffed.push_back(std::move(*message.fds.front().duplicate()));
+    }
+    return false;
+  };
+  Handover handover(script);
+  handover.set_up_ring(0, {}, std::move(*make_eventfd()));
+  // Both events are signalled now, while the peer has them, and again for its successor.
+  handover.take_over();
+  std::promise<void> runs;
+  handover.talk->backend().reset([&] { runs.set_value(); });
+  auto done = runs.get_future();
+  EXPECT_EQ(done.wait_for(20s), std::future_status::ready) << "the loop waits for an event";
+  std::lock_guard lock(mutex);
+  for (const Fd& event : stuffed) (void)drain_eventfd(event);  // lets go of who waits
+  EXPECT_EQ(stuffed.size(), 4u);
 }
 
 /// A backend with a driver, whose back-ends come and go.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/shared_eventfd.h"
 #include "vhost/vhost_user_device.h"
 
 // The verbs of a vhost-user front-end: VhostUserDevice as a VhostPort.
@@ -201,7 +202,7 @@ Result<void> VhostUserDevice::start_ring(uint16_t index, const FrontendRing& rin
   // There may be requests in the ring whose kick another back-end took, or this one while the ring
   // was not enabled.
   auto look = [nudge]() -> Result<void> {
-    signal_eventfd(*nudge);
+    signal_shared_eventfd(*nudge);
     return {};
   };
   if (said().negotiates()) {
@@ -210,7 +211,7 @@ Result<void> VhostUserDevice::start_ring(uint16_t index, const FrontendRing& rin
     TRY(look());
   }
   // The one before may have given requests back and died before it said so.
-  if (peer_->successor && ring.call) signal_eventfd(ring.call);
+  if (peer_->successor && ring.call) signal_shared_eventfd(ring.call);
   say_driver_ok();
   return {};
 }

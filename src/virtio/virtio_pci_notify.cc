@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/shared_eventfd.h"
 #include "virtio/virtio_pci_layout.h"
 
 namespace crosvm::virtio_pci {
@@ -33,7 +34,7 @@ Notifications::~Notifications() { set_bar_address({}); }
 bool Notifications::signal(uint64_t offset) const {
   const uint64_t index = offset / kNotifyMultiplier;
   if (offset % kNotifyMultiplier != 0 || index >= queues_.size()) return false;
-  signal_eventfd(queues_[index].kick);
+  signal_shared_eventfd(queues_[index].kick);  // a vCPU waits for no device process
   return true;
 }
 
