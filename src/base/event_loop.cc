@@ -44,6 +44,7 @@ Result<void> add_to_epoll(const Fd& epoll, const Fd& fd, uint32_t events, uint64
 struct EventLoop::State {
   struct Watch {
     int raw_fd;
+    uint32_t events;
     std::function<void(uint32_t)> ready;
   };
   using TimerKey = std::pair<Clock::time_point, TimerId>;
@@ -197,8 +198,8 @@ Result<EventLoop::WatchId> EventLoop::watch(const Fd& fd, uint32_t events,
     state_->watches.erase(old->second);
   }
   state_->watch_of_fd[fd.get()] = id;
-  state_->watches[id] =
-      std::make_shared<State::Watch>(State::Watch{.raw_fd = fd.get(), .ready = std::move(ready)});
+  state_->watches[id] = std::make_shared<State::Watch>(
+      State::Watch{.raw_fd = fd.get(), .events = events, .ready = std::move(ready)});
   return id;
 }
 
@@ -207,11 +208,13 @@ Result<void> EventLoop::set_events(WatchId id, uint32_t events) {
   if (found == state_->watches.end()) {
     return fail(Error::invalid(format_text("watch {} does not exist", id)));
   }
+  if (found->second->events == events) return {};  // as after most messages of a peer
   epoll_event event{.events = events, .data = {.u64 = id}};
   int fd = found->second->raw_fd;
   if (::epoll_ctl(state_->epoll.get(), EPOLL_CTL_MOD, fd, &event) != 0) {
     return fail(Error::from_errno("watching", format_text("descriptor {}", fd)));
   }
+  found->second->events = events;
   return {};
 }
 
