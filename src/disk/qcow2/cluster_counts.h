@@ -25,6 +25,7 @@ class ClusterCounts {
     if (!pages_[page]) pages_[page] = std::make_unique<Page>();
     uint16_t& count = (*pages_[page])[cluster % kPage];
     if (count < kMany) ++count;
+    end_ = std::max(end_, cluster + 1);
   }
   void remove(uint64_t cluster) {
     if (get(cluster) > 0) --(*pages_[cluster / kPage])[cluster % kPage];
@@ -42,12 +43,13 @@ class ClusterCounts {
     return false;
   }
   /// No cluster from here on is used.
-  uint64_t end() const { return pages_.size() * kPage; }
+  uint64_t end() const { return end_; }
 
  private:
   static constexpr uint64_t kPage = 32768;
   using Page = std::array<uint16_t, kPage>;
   std::vector<std::unique_ptr<Page>> pages_;
+  uint64_t end_ = 0;
 };
 
 }  // namespace crosvm

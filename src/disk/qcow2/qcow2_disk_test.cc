@@ -134,6 +134,45 @@ TEST(Qcow2DiskTest, GrowsAndShrinks) {
   }
 }
 
+TEST(Qcow2DiskTest, WhatWasCutOffNeverComesBack) {
+  const uint64_t odd = kSize / 8 * 3 + 512;  // neither the end of a cluster nor of a table
+  for (const uint32_t version : {2, 3}) {
+    for (const int other_file : {0, 1, 2, 3}) {
+      SCOPED_TRACE(testing::Message() << version << ' ' << other_file);
+      Qcow2Rig rig(6);
+      Qcow2CreateOptions options{.size = kSize, .version = version, .cluster_size = 4096};
+      if (other_file == 1) {
+        rig.backing = std::make_unique<MemoryFile>();
+        rig.backing->set_bytes(std::vector<std::byte>(kSize / 2, std::byte{'b'}));
+        options.backing_name = options.backing_format = "raw";
+      } else if (other_file > 1) {
+        if (version == 2) continue;
+        options.data_file_name = "data";
+        options.raw_data = other_file == 3;
+        rig.data_file = std::make_unique<MemoryFile>(options.raw_data ? kSize : 0);
+      }
+      rig.make(options);
+      rig.open();
+      ASSERT_EQ(rig.write(0, std::string(kSize, 'a')), 0);
+      for (const uint64_t size : {odd + 512, odd, kSize / 8, kSize * 2}) {
+        ASSERT_EQ(rig.resize(size), 0);
+        rig.close();
+        rig.expect_clean();
+        rig.open();
+      }
+      EXPECT_TRUE(rig.read(0, kSize / 8) == std::string(kSize / 8, 'a'));
+      EXPECT_TRUE(rig.read(kSize / 8, kSize) == zeroes(kSize));
+      if (options.raw_data) {
+        EXPECT_TRUE(rig.data_file->bytes()[kSize / 8] == std::byte{0});
+      }
+      ASSERT_EQ(rig.resize(512), 0);
+      rig.close();
+      rig.expect_clean();
+      EXPECT_LE(rig.check().data_clusters, 1u);
+    }
+  }
+}
+
 TEST(Qcow2DiskTest, ARawDataFileIsTheDiskAtAnyMoment) {
   for (const bool extended : {false, true}) {
     Qcow2Rig rig(5);

@@ -56,7 +56,8 @@ void Qcow2Metadata::set_size(uint64_t bytes) { header_.size = bytes; }
 
 bool Qcow2Metadata::needs_commit() const {
   return refcounts_.change().any() || l2_.change().any() || header_.size != stable_.size ||
-         !freed_.empty() || const_cast<Refcounts&>(refcounts_).blocks().is_dirty() ||
+         header_is_open_ || !freed_.empty() ||
+         const_cast<Refcounts&>(refcounts_).blocks().is_dirty() ||
          const_cast<L2Map&>(l2_).tables().is_dirty();
 }
 
@@ -141,7 +142,7 @@ void Qcow2Metadata::cut_headers(Commit& commit) {
     commit.middle_.refcount_table_clusters = header_.refcount_table_clusters;
     commit.stages[2].push_back(cut_header(commit.middle_));
   }
-  if (header_.size != stable_.size || header_.l1_offset != stable_.l1_offset ||
+  if (header_is_open_ || header_.size != stable_.size || header_.l1_offset != stable_.l1_offset ||
       header_.l1_entries != stable_.l1_entries) {
     commit.stages[5].push_back(cut_header(header_));
   }
@@ -195,9 +196,11 @@ void Qcow2Metadata::end_commit(Commit& commit, bool is_stable) {
   commit.tables_.clear();
   if (is_stable) {
     stable_ = commit.last_;
+    header_is_open_ = false;
     return;
   }
-  // Perhaps the header has been written: it is again, with the same.
+  // Perhaps the header has been written: it is again, with what is true then.
+  if (!commit.stages[5].empty()) header_is_open_ = true;
   refcounts_.give_back(commit.refcount_table_);
   l2_.give_back(commit.l1_);
   freed_.insert(freed_.end(), commit.freed.begin(), commit.freed.end());

@@ -124,8 +124,9 @@ class Qcow2Metadata {
   Result<void> free_and_wait(const std::vector<ClusterRun>& runs, SyncFile& file);
   Result<void> write_and_wait(Commit& commit, SyncFile& file);
 
-  Qcow2Header header_;  // as in memory
-  Qcow2Header stable_;  // as in the file
+  Qcow2Header header_;           // as in memory
+  Qcow2Header stable_;           // as in the file
+  bool header_is_open_ = false;  // after a commit that failed: either is in the file
   std::vector<std::byte> header_sector_;
   const Qcow2Layout layout_;
   Qcow2Damage damage_;

@@ -36,15 +36,18 @@ class PowerCut {
         model_(kWorkedOn + 1 + below(kMostSectors - kWorkedOn), kMostSectors) {
     options_.size = model_.sectors() * kSector;
     options_.cluster_size = 512ULL << below(8);
-    options_.refcount_bits = 1U << below(7);
-    options_.extended_l2 = options_.cluster_size >= 16384 && below(2) == 0;
+    if (below(5) == 0) options_.version = 2;
+    if (options_.version == 3) options_.refcount_bits = 1U << below(7);
+    options_.extended_l2 = options_.version == 3 && options_.cluster_size >= 16384 && below(2) == 0;
     const uint64_t kind = below(3);
     if (kind == 0) {
-      rig_.backing = std::make_unique<MemoryFile>(kMostSectors * kSector);
+      make_backing(1 + below(kMostSectors));
       options_.backing_name = "below";
       options_.backing_format = "raw";
     }
-    has_snapshot_ = kind == 1 && options_.refcount_bits > 1 && QemuImg::is_there();
+    // A disk of version 2 with snapshots keeps its size.
+    has_snapshot_ =
+        kind == 1 && options_.version == 3 && options_.refcount_bits > 1 && QemuImg::is_there();
     rig_.limits = {.l2_bytes = 0, .block_bytes = 1 << 20};
   }
 
@@ -75,6 +78,17 @@ class PowerCut {
 
  private:
   uint64_t below(uint64_t limit) { return random_() % limit; }
+
+  void make_backing(uint64_t sectors) {
+    std::vector<std::byte> bytes(sectors * kSector);
+    for (uint64_t i = 0; i < sectors; ++i) {
+      SectorModel::fill(std::span(bytes).subspan(i * kSector, kSector), next_);
+      if (i < model_.sectors()) model_.adopt(i, next_);
+      ++next_;
+    }
+    rig_.backing = std::make_unique<MemoryFile>();
+    rig_.backing->set_bytes(std::move(bytes));
+  }
 
   void cut_power() {
     rig_.is_dead = true;
@@ -218,7 +232,7 @@ class PowerCut {
   bool has_snapshot_ = false;
   std::vector<std::pair<uint64_t, std::unique_ptr<TestRequest>>> running_;
   uint64_t last_id_ = 0;
-  uint64_t next_ = 1;
+  uint64_t next_ = 1;  // that no sector holds yet
   QemuImg qemu_;
 };
 

@@ -6,6 +6,9 @@
 #include "disk/qcow2/qcow2_commit.h"
 
 namespace crosvm {
+
+using Kind = DiskRequest::Kind;
+
 namespace {
 
 constexpr uint64_t kSector = 512;
@@ -24,16 +27,21 @@ void Qcow2Disk::resize(uint64_t bytes, std::function<void(int error)> done) {
   pump();
 }
 
-void Qcow2Disk::Resize::begin() { bytes_ > before_ ? grow_l1() : zero(); }
+void Qcow2Disk::Resize::begin() { bytes_ > before_ ? grow_l1() : commit(); }
 
 void Qcow2Disk::Resize::go_on(int error) {
-  if (error != 0) return end(error);
   switch (step_) {
     case Step::kL1:
-      return grow_l1();
+      return error != 0 ? end(error) : grow_l1();
     case Step::kDataFile:
+      return error != 0 ? end(error) : zero();
     case Step::kMap:
-      return map_raw_data();
+      return error != 0 ? end(error) : map_raw_data();
+    case Step::kCommit:
+      return error != 0 || bytes_ > before_ ? end(error) : drop();
+    case Step::kDrop:
+      // The disk has its size: what cannot be dropped stays, and is not seen.
+      return error != 0 ? end(0) : drop();
     default:
       return end(0);
   }
@@ -45,9 +53,42 @@ void Qcow2Disk::Resize::grow_l1() {
   if (need.kind == Qcow2Need::Kind::kFailed) return end(need.error);
   if (!need.is_nothing()) return disk_.wait_for(need, *this);
   step_ = Step::kDataFile;
-  mapped_to_ = disk_.layout_.cluster_start(before_);
-  if (disk_.data_file_) return disk_.wait_for_size(Target::kDataFile, bytes_, *this);
-  zero();
+  disk_.data_file_ ? zero_data_file() : zero();
+}
+
+/// It may be longer than the disk, since that was longer.
+void Qcow2Disk::Resize::zero_data_file() {
+  const uint64_t end = std::min(bytes_, disk_.data_file_->size());
+  if (end <= before_) return grow_data_file();
+  Piece& piece =
+      disk_.take_piece(*this, Target::kDataFile, Kind::kWriteZeroes, before_, end - before_);
+  piece.may_unmap = true;
+  disk_.start_piece(piece);
+}
+
+void Qcow2Disk::Resize::piece_done(int error) { error != 0 ? end(error) : grow_data_file(); }
+
+void Qcow2Disk::Resize::grow_data_file() {
+  if (disk_.data_file_->size() >= bytes_) return zero();
+  disk_.wait_for_size(Target::kDataFile, bytes_, *this);
+}
+
+/// What comes into view becomes zero: the end of the last cluster, a longer backing file, what a
+/// cut has left there when the disk became shorter.
+void Qcow2Disk::Resize::zero() {
+  step_ = Step::kZero;
+  disk_.size_ = bytes_;
+  kind = Kind::kWriteZeroes;
+  may_unmap = true;
+  offset = before_;
+  length = bytes_ - before_;
+  disk_.operations_.take(disk_).begin(*this, 0);
+}
+
+void Qcow2Disk::Resize::disk_done(int error) {
+  if (error != 0) return end(error);
+  position_ = disk_.layout_.cluster_start(before_);
+  map_raw_data();
 }
 
 /// Who reads a raw data file by itself sees every write at once. So must who reads the disk,
@@ -55,69 +96,79 @@ void Qcow2Disk::Resize::grow_l1() {
 void Qcow2Disk::Resize::map_raw_data() {
   step_ = Step::kMap;
   Qcow2Metadata& metadata = *disk_.metadata_;
-  if (!metadata.header().has_raw_data()) return zero();
+  if (!metadata.header().has_raw_data()) return commit();
   const uint64_t cluster = disk_.layout_.cluster_size();
-  while (mapped_to_ < bytes_) {
+  while (position_ < bytes_) {
     if (metadata.is_full()) return disk_.wait_for_commit(*this);
     CachedTable* table;
-    auto need = metadata.l2().writable_table(mapped_to_, table, metadata.freed());
+    auto need = metadata.l2().writable_table(position_, table, metadata.freed());
     if (need.kind == Qcow2Need::Kind::kFailed) return end(need.error);
     if (!need.is_nothing()) return disk_.wait_for(need, *this);
-    const uint64_t end =
-        std::min(bytes_, mapped_to_ + metadata.l2().bytes_to_table_end(mapped_to_));
-    for (; mapped_to_ < end; mapped_to_ += cluster) {
-      Qcow2Entry entry = metadata.l2().entry(*table, mapped_to_);
+    const uint64_t end = std::min(bytes_, position_ + metadata.l2().bytes_to_table_end(position_));
+    for (; position_ < end; position_ += cluster) {
+      Qcow2Entry entry = metadata.l2().entry(*table, position_);
       if (entry != Qcow2Entry{}) continue;
-      entry.word = mapped_to_ | kQcow2Copied;
+      entry.word = position_ | kQcow2Copied;
       if (disk_.layout_.extended_l2) entry.bitmap = kQcow2AllSubclusters;
-      metadata.l2().set_entry(*table, mapped_to_, entry);
+      metadata.l2().set_entry(*table, position_, entry);
     }
     disk_.commit_if_heavy();
-  }
-  zero();
-}
-
-/// What comes into view, such as the end of the last cluster or a longer backing file, becomes
-/// zero; what goes out of view is dropped.
-void Qcow2Disk::Resize::zero() {
-  step_ = Step::kZero;
-  const Qcow2Layout& layout = disk_.layout_;
-  const uint64_t low = std::min(bytes_, before_);
-  const uint64_t cluster_end = layout.in_cluster(low) == 0 ? low : layout.cluster_end(low);
-  kind = Kind::kWriteZeroes;
-  may_unmap = true;
-  uint64_t to = before_;
-  offset = cluster_end;
-  if (bytes_ > before_) {
-    disk_.size_ = bytes_;
-    offset = before_;
-    const uint64_t backing = disk_.backing_ ? disk_.backing_->size() : 0;
-    to = std::min(bytes_, std::max(cluster_end, backing));
-  }
-  length = offset < to ? to - offset : 0;
-  if (length == 0) return commit();
-  disk_.operations_.take(disk_).begin(*this, 0);
-}
-
-void Qcow2Disk::Resize::disk_done(int error) {
-  if (error != 0) {
-    disk_.size_ = before_;
-    return end(error);
   }
   commit();
 }
 
 void Qcow2Disk::Resize::commit() {
   step_ = Step::kCommit;
-  Qcow2Metadata& metadata = *disk_.metadata_;
-  if (bytes_ < before_) {
-    metadata.l2().drop_tables_from(disk_.layout_.l1_entries(bytes_), metadata.freed());
-  }
   disk_.size_ = bytes_;
-  metadata.set_size(bytes_);
+  disk_.metadata_->set_size(bytes_);
+  position_ = disk_.layout_.cluster_start(bytes_ + disk_.layout_.cluster_size() - 1);
   disk_.wait_for_commit(*this);
 }
 
-void Qcow2Disk::Resize::end(int error) { std::exchange(done_, nullptr)(error); }
+/// What went out of view gives its space back; only now, as a cut would have shown the backing file
+/// there as long as the disk had its former size.
+void Qcow2Disk::Resize::drop() {
+  step_ = Step::kDrop;
+  Qcow2Metadata& metadata = *disk_.metadata_;
+  while (position_ < before_) {
+    if (metadata.is_full()) return disk_.wait_for_commit(*this);
+    auto need = drop_clusters();
+    if (need.kind == Qcow2Need::Kind::kFailed) return end(0);
+    if (!need.is_nothing()) return disk_.wait_for(need, *this);
+    disk_.commit_if_heavy();
+  }
+  metadata.l2().drop_tables_from(disk_.layout_.l1_entries(bytes_), metadata.freed());
+  step_ = Step::kLast;
+  if (!disk_.data_file_) return disk_.wait_for_commit(*this);
+  disk_.data_file_->resize(bytes_, [this](int) { disk_.wait_for_commit(*this); });
+}
+
+/// Those of one table.
+Qcow2Need Qcow2Disk::Resize::drop_clusters() {
+  Qcow2Metadata& metadata = *disk_.metadata_;
+  CachedTable* table;
+  if (auto need = metadata.l2().find_table(position_, table); !need.is_nothing()) return need;
+  const uint64_t end = position_ + metadata.l2().bytes_to_table_end(position_);
+  if (table != nullptr) {
+    auto need = metadata.l2().writable_table(position_, table, metadata.freed());
+    if (!need.is_nothing()) return need;
+    for (; position_ < end; position_ += disk_.layout_.cluster_size()) {
+      const Qcow2Entry old = metadata.l2().entry(*table, position_);
+      if (old == Qcow2Entry{}) continue;
+      if (need = metadata.drop(old); !need.is_nothing()) return need;
+      metadata.l2().set_entry(*table, position_, {});
+    }
+  }
+  position_ = end;
+  return {};
+}
+
+void Qcow2Disk::Resize::end(int error) {
+  if (error != 0) {
+    disk_.size_ = before_;
+    disk_.metadata_->set_size(before_);
+  }
+  std::exchange(done_, nullptr)(error);
+}
 
 }  // namespace crosvm

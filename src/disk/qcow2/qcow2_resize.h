@@ -1,15 +1,15 @@
 #pragma once
 
-#include <cstdint>
 #include <functional>
-#include <vector>
+#include <utility>
 
 #include "disk/qcow2/qcow2_operation.h"
 
 namespace crosvm {
 
-/// Makes the disk longer or shorter, with no other request on its way.
-class Qcow2Disk::Resize final : private Waiter, private DiskRequest {
+/// Makes the disk longer or shorter, with no other request on its way. Wherever it is cut off, the
+/// disk has one size or the other, and what is past its end is zero when it comes into view.
+class Qcow2Disk::Resize final : private Waiter, private PieceOwner, private DiskRequest {
  public:
   Resize(Qcow2Disk& disk, uint64_t bytes, std::function<void(int)> done)
       : disk_(disk), bytes_(bytes), before_(disk.size_), done_(std::move(done)) {}
@@ -17,20 +17,25 @@ class Qcow2Disk::Resize final : private Waiter, private DiskRequest {
   bool is_running() const { return done_ != nullptr; }
 
  private:
-  enum class Step : uint8_t { kL1, kDataFile, kMap, kZero, kCommit };
+  enum class Step : uint8_t { kL1, kDataFile, kZero, kMap, kCommit, kDrop, kLast };
 
   void go_on(int error) override;
+  void piece_done(int error) override;
   void disk_done(int error) override;
   void grow_l1();
-  void map_raw_data();
+  void zero_data_file();
+  void grow_data_file();
   void zero();
+  void map_raw_data();
   void commit();
+  void drop();
+  Qcow2Need drop_clusters();
   void end(int error);
 
   Qcow2Disk& disk_;
   const uint64_t bytes_;
   const uint64_t before_;
-  uint64_t mapped_to_ = 0;  // bytes, of a raw data file
+  uint64_t position_ = 0;  // bytes of the disk: of what takes several steps
   Step step_ = Step::kL1;
   std::function<void(int)> done_;
 };
