@@ -15,11 +15,18 @@ namespace crosvm {
 namespace {
 
 constexpr size_t kLongestFile = 64 * 1024;  // a list of every second of 8192 CPUs has 20 kB
+constexpr size_t kPiece = 1024;
 
 Result<std::string> read_text(const std::string& path) {
   Fd file = TRY(open_path(path, O_RDONLY));
-  std::string text(kLongestFile, '\0');
-  text.resize(TRY(read_full(file, std::as_writable_bytes(std::span(text)), path)));
+  std::string text;
+  // Piece by piece: it is mostly a few bytes, and each page of room costs a start of a VM a fault.
+  for (size_t got = kPiece; got == kPiece && text.size() < kLongestFile;) {
+    const size_t before = text.size();
+    text.resize(before + kPiece);
+    got = TRY(read_full(file, std::as_writable_bytes(std::span(text).subspan(before)), path));
+    text.resize(before + got);
+  }
   return text;
 }
 

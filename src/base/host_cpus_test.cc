@@ -49,6 +49,20 @@ TEST_F(HostCpusTest, EmptyListMeansAllOfflineWithoutAskingFurther) {
   EXPECT_THAT(online(), IsEmpty());
 }
 
+TEST_F(HostCpusTest, ALongListIsReadToItsEnd) {
+  std::string list;
+  std::vector<uint32_t> ids;
+  for (uint32_t id = 0; id < 8192; id += 2) {
+    list += std::to_string(id) + ",";
+    ids.push_back(id);
+  }
+  write("online", list + "\n");
+  EXPECT_EQ(online(8192), ids);
+  // As long as a piece of reading.
+  write("online", std::string(1023, ' ') + "7");
+  EXPECT_THAT(online(), ElementsAre(7));
+}
+
 TEST_F(HostCpusTest, HugeRangeCostsNothing) {
   write("online", "0-4294967295\n");
   EXPECT_TRUE(HostCpus::read(root_, 1).is_online(4294967295));
