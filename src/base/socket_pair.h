@@ -17,4 +17,7 @@ struct FdPair {
 /// socketpair; `purpose` says in them what the pair is for: "a device process".
 Result<FdPair> make_socket_pair(int type, std::string_view purpose);
 
+/// Calls on this end never wait; the other end stays as it is. Errors: the errno of fcntl.
+Result<void> set_non_blocking(const Fd& end);
+
 }  // namespace crosvm

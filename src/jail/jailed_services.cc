@@ -49,8 +49,10 @@ void JailedServices::State::hear(uint32_t number) {
   Process& process = processes[number];
   auto packet = process.channel.receive();
   if (packet && *packet && BrokerDesk::concerns(**packet)) {
-    // One that cannot be answered has ended, which the spawner tells, as below.
-    (void)process.channel.send(process.files.answer(**packet));
+    if (process.channel.send(process.files.answer(**packet))) return;
+    // It has ended, or takes no answers. The spawner tells, as below.
+    loop.unwatch(std::exchange(process.watch, 0));
+    (void)spawner->kill(number);
     return;
   }
   loop.unwatch(std::exchange(process.watch, 0));
@@ -135,6 +137,7 @@ Result<void> JailedServices::guard_terminal() { return state_->spawner->guard_te
 Result<void> JailedServices::start(const DeviceType& type, const std::string& name,
                                    const std::string& text, OpenedDevice& opened, Fd frontend) {
   FdPair channel = TRY(make_socket_pair(SOCK_SEQPACKET, "a device process"));
+  TRY(set_non_blocking(channel.ours));  // it may ask for files and take no answer
   PacketSocket ours(std::move(channel.ours), kWorkerPackets);
   const SeccompPolicySource policies = state_->policies();
   WorkerOrder order;

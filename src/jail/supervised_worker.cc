@@ -65,6 +65,7 @@ Result<void> SupervisedWorker::launch() {
   order.frontend = std::move(frontend.theirs);
   order.io_witness = std::move(witness.theirs);
 
+  TRY(set_non_blocking(channel.ours));  // it may ask for files and take no answer
   channel_ = PacketSocket(std::move(channel.ours), kWorkerPackets);
   TRY(channel_.send(TRY(encode_worker_order(std::move(order)))));
   number_ = context_.next_number();

@@ -8,7 +8,10 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/packet_socket.h"
 #include "devices/all_devices.h"
+#include "jail/spawner_process.h"
+#include "jail/worker_order.h"
 #include "probe_acts.h"
 
 namespace crosvm::test {
@@ -60,12 +63,20 @@ std::string describe_descriptors() {
   return text;
 }
 
+void ask_for_files_without_end() {
+  PacketSocket channel(Fd(::fcntl(kWorkerChannel, F_DUPFD_CLOEXEC, 0)), kWorkerPackets);
+  const Packet request{.text = R"({"open":[],"from":0,"writable":false})", .fds = {}};
+  while (channel.send(request)) {
+  }
+}
+
 }  // namespace
 
 Result<ProbeConfig> ProbeFactory::parse(const KeyValues& text) {
   ProbeConfig config;
-  TRY(text.read({kv_key("act", config.act), kv_key("outside", config.outside),
-                 kv_key("other", config.other), kv_key("image", config.image).require()}));
+  TRY(text.read({kv_key("act", config.act), kv_key("flood", config.flood),
+                 kv_key("outside", config.outside), kv_key("other", config.other),
+                 kv_key("image", config.image).require()}));
   if (config.act && *config.act >= probe_acts().size()) {
     return fail(Error::invalid(format_text("there is no act {}", *config.act)));
   }
@@ -86,6 +97,7 @@ size_t ProbeFactory::rings(const Config&) {
 
 Result<std::unique_ptr<VirtioDevice>> ProbeFactory::create(const Config& config, Resources,
                                                            DeviceContext context) {
+  if (config.flood) ask_for_files_without_end();
   if (!config.act) return fail(Error::invalid(format_text("it has {}", describe_descriptors())));
   RawRing ring(context.rings);
   const ProbeTargets targets{.outside = static_cast<pid_t>(config.outside),

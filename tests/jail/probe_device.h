@@ -16,6 +16,7 @@ namespace crosvm::test {
 struct ProbeConfig {
   /// Which of probe_acts; none: tells what descriptors it has.
   std::optional<uint32_t> act;
+  bool flood = false;             ///< instead: asks for files without end, and takes no answer
   uint32_t outside = 1;           ///< ProbeTargets::outside
   std::optional<uint64_t> other;  ///< ProbeTargets::other_file
   std::string image;              ///< a file that it serves, or would

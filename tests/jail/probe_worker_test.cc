@@ -4,14 +4,17 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <future>
 #include <set>
 #include <string>
 #include <vector>
@@ -280,6 +283,50 @@ TEST(ProbeWorkerWithoutPolicyTest, TheRoomAloneDeniesTheOthers) {
     EXPECT_TRUE(policy_alone.contains(name)) << name << ": " << outcome;
   }
   EXPECT_GT(succeeded, 10u) << "nothing is proven where all fails";
+}
+
+/// The files that an image names are asked for before the guest runs: nobody may wait for a process
+/// that takes no answer, neither the VMM nor what serves other front-ends.
+class ProbeFloodTest : public testing::Test {
+ protected:
+  static constexpr std::chrono::seconds kPatience{30};
+  Image own_{"own"};
+  std::string text_ = format_text("flood,image={}", own_.path());
+  DeviceType type_ = probe_under("rng_device");
+};
+
+TEST_F(ProbeFloodTest, AVmDoesNotStartWithIt) {
+  auto host = WorkerHost::create();
+  ASSERT_TRUE(host);
+  auto started = std::async(std::launch::async, [&]() -> std::string {
+    auto backend = (*host)->run("flood0", type_, text_);
+    return backend ? "it serves" : backend.error().what();
+  });
+  EXPECT_EQ(started.wait_for(kPatience), std::future_status::ready);
+  for (const pid_t pid : (*host)->processes()) ::kill(pid, SIGKILL);  // lets go of who waits
+  EXPECT_THAT(started.get(), HasSubstr("flood0: "));
+}
+
+TEST_F(ProbeFloodTest, OtherFrontendsAreServed) {
+  auto spawner = Spawner::start();
+  auto loop = EventLoop::create();
+  ASSERT_TRUE(spawner && loop);
+  const pid_t spawner_pid = (*spawner)->pid();
+  std::atomic<bool> ended = false;
+  auto services = JailedServices::create(
+      **loop, std::move(*spawner), {},
+      {.ended = [&ended](const std::string&, bool) { ended = true; }, .lost = [] {}});
+  ASSERT_TRUE(services);
+  auto opened = type_.open(text_);
+  auto frontend = make_socket_pair(SOCK_STREAM, "a test");
+  ASSERT_TRUE(opened && frontend);
+  ASSERT_TRUE((*services)->start(type_, "flood0", text_, **opened, std::move(frontend->theirs)));
+  auto over = std::async(std::launch::async, [&] {
+    while (!ended && (*loop)->run_once(std::chrono::milliseconds(100))) {
+    }
+  });
+  EXPECT_EQ(over.wait_for(kPatience), std::future_status::ready);
+  if (!ended) ::kill(spawner_pid, SIGKILL);  // and with it the process: lets go of who waits
 }
 
 }  // namespace
