@@ -73,6 +73,7 @@ struct EventLoop::State {
   Result<int> wait_for_events(int timeout_ms, std::array<epoll_event, kEventsAtOnce>& events);
   Result<void> arm_timer();
   void run_watches(std::span<const epoll_event> events);
+  void look_again(std::span<const epoll_event> events);
   void run_timers();
   void run_work();
   void forget_timer_expiry();
@@ -106,9 +107,20 @@ Result<int> EventLoop::State::wait_for_events(int timeout_ms,
   return count;
 }
 
-void EventLoop::State::run_watches(std::span<const epoll_event> events) {
+/// These come again although edges were fetched.
+void EventLoop::State::look_again(std::span<const epoll_event> events) {
   for (const epoll_event& event : events) {
-    if (stopping) return;               // level-triggered: what is left comes again
+    auto found = watches.find(WatchId{event.data.u64});
+    if (found == watches.end() || (found->second->events & EPOLLET) == 0) continue;
+    epoll_event same{.events = found->second->events, .data = event.data};
+    ::epoll_ctl(epoll.get(), EPOLL_CTL_MOD, found->second->raw_fd, &same);
+  }
+}
+
+void EventLoop::State::run_watches(std::span<const epoll_event> events) {
+  for (size_t i = 0; i < events.size(); ++i) {
+    const epoll_event& event = events[i];
+    if (stopping) return look_again(events.subspan(i));
     const WatchId id = event.data.u64;  // a copy: epoll_event is packed
     auto found = watches.find(id);
     if (found == watches.end()) continue;

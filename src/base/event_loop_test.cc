@@ -37,6 +37,21 @@ TEST_F(EventLoopTest, WatchIsCalledWhileTheDescriptorIsReady) {
   EXPECT_EQ(calls.size(), 2u);
 }
 
+TEST_F(EventLoopTest, EdgesOfAnEventfdThatNobodyReadsAreItsSignals) {
+  Fd fd = eventfd();
+  signal_eventfd(fd);
+  int calls = 0;
+  ASSERT_TRUE(loop_->watch(fd, EPOLLIN | EPOLLET, [&](uint32_t) { ++calls; }));
+  turn();
+  turn();
+  EXPECT_EQ(calls, 1);  // what was there before
+  signal_eventfd(fd);
+  signal_eventfd(fd);
+  turn();
+  turn();
+  EXPECT_EQ(calls, 2);
+}
+
 TEST_F(EventLoopTest, SetEventsReplacesWhatIsWaitedFor) {
   Fd fd = eventfd();
   int calls = 0;
@@ -232,6 +247,19 @@ TEST_F(EventLoopTest, StopKeepsTheRestForTheNextRun) {
   EXPECT_THAT(ran, ElementsAre(1));
   ASSERT_TRUE(loop_->run());
   EXPECT_THAT(ran, ElementsAre(1, 2));
+}
+
+TEST_F(EventLoopTest, StopKeepsEdgesForTheNextRun) {
+  std::array<Fd, 2> fds = {eventfd(), eventfd()};
+  int calls = 0;
+  for (Fd& fd : fds) {
+    ASSERT_TRUE(loop_->watch(fd, EPOLLIN | EPOLLET, [&](uint32_t) { ++calls, loop_->stop(); }));
+    signal_eventfd(fd);
+  }
+  ASSERT_TRUE(loop_->run());
+  EXPECT_EQ(calls, 1);
+  ASSERT_TRUE(loop_->run());
+  EXPECT_EQ(calls, 2);
 }
 
 TEST_F(EventLoopTest, StopFromAnotherThreadBeforeOrDuringRunEndsIt) {

@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <bit>
 #include <thread>
 
+#include "base/shared_eventfd.h"
 #include "virtio/rig/hostile_chains.h"
 #include "virtio/rig/packed_driver_ring.h"
 #include "virtio/rig/queue_bench.h"
@@ -370,7 +372,21 @@ TEST_P(Listening, LooksAtTheRingOnceWithoutAKickThenOnKicks) {
   bench.driver().kick_anyway();
   turn();
   EXPECT_EQ(calls, 2);
-  EXPECT_EQ(drain_eventfd(bench.driver().kick_descriptor()), 1u);  // kept
+  EXPECT_GE(drain_eventfd(bench.driver().kick_descriptor()), 1u);  // kept
+}
+
+TEST_P(Listening, EmptiesAnEventThatSomebodyElseHasFilled) {
+  QueueBench bench(options());
+  const uint64_t most = UINT64_MAX - 1;
+  ASSERT_EQ(::write(bench.driver().kick_descriptor().get(), &most, sizeof(most)), 8);
+  int calls = 0;
+  ASSERT_TRUE(bench.queue().listen(
+      *loop_, [&]() -> Result<void> { return ++calls, Result<void>(); }, [](Error) { FAIL(); }));
+  turn();
+  EXPECT_EQ(calls, 1);
+  signal_shared_eventfd(bench.driver().kick_descriptor());
+  turn();
+  EXPECT_EQ(calls, 2);
 }
 
 TEST_P(Listening, TellsOfABrokenRingOnce) {
