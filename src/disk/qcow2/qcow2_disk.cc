@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/format.h"
 #include "base/log.h"
@@ -25,11 +26,15 @@ constexpr uint64_t kFileUnit = 64 << 10;  // of the file's size: suits direct I/
 class Qcow2Disk::Load final : public PieceOwner {
  public:
   Load(Qcow2Disk& disk, const Qcow2Need& need)
-      : need(need), bytes(disk.layout_.cluster_size()), disk_(disk) {}
+      : need(need),
+        size(disk.layout_.cluster_size()),
+        bytes(std::make_unique_for_overwrite<std::byte[]>(size)),
+        disk_(disk) {}
   void piece_done(int error) override { disk_.load_ended(*this, error); }
 
   const Qcow2Need need;
-  std::vector<std::byte> bytes;
+  const uint64_t size;
+  std::unique_ptr<std::byte[]> bytes;
   std::vector<Waiter*> waiters;
 
  private:
@@ -235,15 +240,16 @@ void Qcow2Disk::wait_for(const Qcow2Need& need, Waiter& waiter) {
   load.waiters.push_back(&waiter);
   if (!is_new) return;
   const uint64_t size = file_->size();
-  const uint64_t there = need.value < size ? std::min(load.bytes.size(), size - need.value) : 0;
+  const uint64_t there = need.value < size ? std::min(load.size, size - need.value) : 0;
+  std::memset(load.bytes.get() + there, 0, load.size - there);
   Piece& piece = take_piece(load, Target::kFile, Kind::kRead, std::min(need.value, size), there);
-  piece.buffers.push_back(GuestSlice::over(std::span(load.bytes).first(there)));
+  piece.buffers.push_back(GuestSlice::over({load.bytes.get(), there}));
   start_piece(piece);
 }
 
 void Qcow2Disk::load_ended(Load& load, int error) {
   auto node = loads_.extract(load.need.value);  // lives until the end of this
-  if (error == 0) metadata_->add_loaded(load.need, load.bytes);
+  if (error == 0) metadata_->add_loaded(load.need, std::move(load.bytes));
   wake(load.waiters, error);
 }
 

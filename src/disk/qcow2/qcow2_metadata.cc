@@ -80,9 +80,14 @@ Need Qcow2Metadata::release(uint64_t cluster) {
 }
 
 void Qcow2Metadata::add_loaded(const Need& need, std::span<const std::byte> bytes) {
+  auto table = std::make_unique_for_overwrite<std::byte[]>(bytes.size());
+  std::ranges::copy(bytes, table.get());
+  add_loaded(need, std::move(table));
+}
+
+void Qcow2Metadata::add_loaded(const Need& need, std::unique_ptr<std::byte[]> table) {
   TableCache& cache = cache_of(need);
-  if (cache.find(need.value) != nullptr) return;
-  std::ranges::copy(bytes, cache.add(need.value).bytes().begin());
+  if (cache.find(need.value) == nullptr) cache.add(need.value, std::move(table));
 }
 
 // ---- commits

@@ -92,6 +92,8 @@ class Qcow2Metadata {
 
   /// The table that a need of kBlock or kL2 is about has been read.
   void add_loaded(const Qcow2Need& need, std::span<const std::byte> bytes);
+  /// The same without a copy.
+  void add_loaded(const Qcow2Need& need, std::unique_ptr<std::byte[]> table);
   TableCache& cache_of(const Qcow2Need& need) {
     return need.kind == Qcow2Need::Kind::kBlock ? refcounts_.blocks() : l2_.tables();
   }
