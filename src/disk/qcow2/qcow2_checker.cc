@@ -1,0 +1,195 @@
+#include "disk/qcow2/qcow2_checker.h"
+
+#include <algorithm>
+#include <array>
+
+#include "disk/qcow2/big_endian.h"
+
+namespace crosvm {
+namespace {
+
+constexpr uint64_t kSnapshotEntry = 40;
+constexpr uint64_t kMostSnapshotL1Entries = 64 << 20;  // together
+
+}  // namespace
+
+Result<void> Qcow2Checker::read_header() {
+  std::vector<std::byte> start(std::min<uint64_t>(kQcow2MostHeaderBytes, file_.size()));
+  TRY(file_.read_at(0, start));
+  header_ = TRY(parse_qcow2_header(start, file_.size(), object_));
+  layout_ = header_.layout();
+  file_clusters_ = layout_.clusters(file_.size());
+  if (file_clusters_ > ClusterCounts::kMostClusters) {
+    return fail(Error(std::errc::not_supported,
+                      format_text("{}: a file of {} clusters is too large to be checked", object_,
+                                  file_clusters_)));
+  }
+  return {};
+}
+
+Result<std::vector<uint64_t>> Qcow2Checker::read_entries(uint64_t offset, uint64_t count) {
+  std::vector<std::byte> bytes(count * 8);
+  TRY(file_.read_at(offset, bytes));
+  std::vector<uint64_t> entries(count);
+  for (size_t i = 0; i < count; ++i) entries[i] = load_big_endian<uint64_t>(bytes, i * 8);
+  return entries;
+}
+
+/// Counts the clusters of a table. False when they cannot be its.
+bool Qcow2Checker::claim(std::string_view what, uint64_t offset, uint64_t bytes, ClusterUse use) {
+  const uint64_t first = offset >> layout_.cluster_bits;
+  const uint64_t count = layout_.clusters(bytes);
+  if (layout_.in_cluster(offset) != 0 || first > file_clusters_ || count > file_clusters_ - first) {
+    error("{} at {:#x} is not aligned or outside the file", what, offset);
+    return false;
+  }
+  for (uint64_t i = first; i < first + count; ++i) counts_.add(i);
+  if (map_.claim(first, count, use)) return true;
+  error("{} at {:#x} overlaps other metadata", what, offset);
+  return false;
+}
+
+Result<void> Qcow2Checker::find_snapshots() {
+  uint64_t at = header_.snapshots_offset;
+  uint64_t total = 0;
+  for (uint32_t i = 0; i < header_.snapshots; ++i) {
+    std::array<std::byte, kSnapshotEntry> entry;
+    TRY(file_.read_at(at, entry));
+    const Table l1{.offset = load_big_endian<uint64_t>(entry, 0),
+                   .entries = load_big_endian<uint32_t>(entry, 8),
+                   .is_active = false};
+    at += (kSnapshotEntry + load_big_endian<uint16_t>(entry, 12) +
+           load_big_endian<uint16_t>(entry, 14) + load_big_endian<uint32_t>(entry, 36) + 7) &
+          ~uint64_t{7};
+    total += l1.entries;
+    if (at > file_.size() + 8 || total > kMostSnapshotL1Entries) {
+      error("the snapshot table is damaged at entry {}", i);
+      break;
+    }
+    if (claim("a snapshot's L1 table", l1.offset, l1.entries * 8, ClusterUse::kSnapshotL1)) {
+      l1_tables_.push_back(l1);
+    }
+  }
+  if (header_.snapshots > 0) {
+    (void)claim("the snapshot table", header_.snapshots_offset, at - header_.snapshots_offset,
+                ClusterUse::kSnapshotTable);
+  }
+  return {};
+}
+
+Result<void> Qcow2Checker::claim_blocks() {
+  blocks_ =
+      TRY(read_entries(header_.refcount_table_offset,
+                       (uint64_t{header_.refcount_table_clusters} << layout_.cluster_bits) / 8));
+  for (uint64_t& block : blocks_) {
+    block &= ~uint64_t{511};
+    if (block == 0) continue;
+    if (!claim("a refcount block", block, layout_.cluster_size(), ClusterUse::kRefcountBlock)) {
+      block = 0;
+    }
+  }
+  return {};
+}
+
+/// Before what they map, so that data which overlaps them is found. Snapshots share tables.
+Result<void> Qcow2Checker::claim_l2_tables(const Table& l1) {
+  for (uint64_t entry : TRY(read_entries(l1.offset, l1.entries))) {
+    const uint64_t offset = entry & kQcow2OffsetMask;
+    if (offset == 0) continue;
+    const uint64_t cluster = offset >> layout_.cluster_bits;
+    if (layout_.in_cluster(offset) == 0 && map_.use(cluster) == ClusterUse::kL2) {
+      counts_.add(cluster);
+    } else {
+      (void)claim("an L2 table", offset, layout_.cluster_size(), ClusterUse::kL2);
+    }
+  }
+  return {};
+}
+
+Qcow2Entry Qcow2Checker::entry_of(std::span<const std::byte> table, uint64_t index) const {
+  const size_t at = index * layout_.entry_size();
+  Qcow2Entry entry{.word = load_big_endian<uint64_t>(table, at)};
+  if (layout_.extended_l2) entry.bitmap = load_big_endian<uint64_t>(table, at + 8);
+  return entry;
+}
+
+void Qcow2Checker::count_compressed(const Qcow2Entry& entry, uint64_t guest) {
+  const Qcow2CompressedPlace place = layout_.compressed_place(entry);
+  const uint64_t first = place.offset >> layout_.cluster_bits;
+  const uint64_t end = layout_.clusters(place.offset + place.length);
+  if (first >= file_clusters_ || end > file_clusters_ + 1) {
+    return error("the compressed cluster for {:#x} lies outside the file", guest);
+  }
+  if (entry.is_copied()) error("the compressed cluster for {:#x} has the copied flag", guest);
+  ++report_.compressed_clusters;
+  for (uint64_t i = first; i < std::min(end, file_clusters_); ++i) {
+    if (map_.use(i) != ClusterUse::kData) {
+      error("the compressed cluster for {:#x} overlaps metadata", guest);
+    }
+    counts_.add(i);
+  }
+}
+
+void Qcow2Checker::count_entry(const Qcow2Entry& entry, uint64_t guest) {
+  if (entry == Qcow2Entry{}) return;
+  for (uint32_t unit = 0; unit < (layout_.extended_l2 ? kQcow2Subclusters : 1); ++unit) {
+    if (layout_.kind(entry, guest, unit) == Qcow2UnitKind::kBroken) {
+      return error("the L2 entry {:#x} for {:#x} is broken", entry.word, guest);
+    }
+  }
+  if (entry.is_compressed()) return count_compressed(entry, guest);
+  if (entry.host() == 0 || layout_.external_data) return;
+  const uint64_t cluster = entry.host() >> layout_.cluster_bits;
+  if (cluster >= file_clusters_) {
+    return error("the cluster for {:#x} lies outside the file, at {:#x}", guest, entry.host());
+  }
+  if (map_.use(cluster) != ClusterUse::kData) {
+    error("the cluster for {:#x} overlaps metadata at {:#x}", guest, entry.host());
+  }
+  ++report_.data_clusters;
+  counts_.add(cluster);
+}
+
+Result<void> Qcow2Checker::walk_l2(uint64_t offset, uint64_t guest, bool is_active) {
+  std::vector<std::byte> table(layout_.cluster_size());
+  TRY(file_.read_at(offset, table));
+  const uint64_t data = report_.data_clusters;
+  const uint64_t compressed = report_.compressed_clusters;
+  for (uint64_t i = 0; i < layout_.l2_entries(); ++i) {
+    count_entry(entry_of(table, i), guest + (i << layout_.cluster_bits));
+  }
+  if (is_active) return {};
+  report_.data_clusters = data;  // of the disk as it is now
+  report_.compressed_clusters = compressed;
+  return {};
+}
+
+Result<void> Qcow2Checker::walk_l1(const Table& l1) {
+  const auto entries = TRY(read_entries(l1.offset, l1.entries));
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const uint64_t offset = entries[i] & kQcow2OffsetMask;
+    if (offset == 0 || layout_.in_cluster(offset) != 0) continue;
+    if (map_.use(offset >> layout_.cluster_bits) != ClusterUse::kL2) continue;
+    TRY(walk_l2(offset, i * layout_.l2_coverage(), l1.is_active));
+  }
+  return {};
+}
+
+Result<void> Qcow2Checker::walk() {
+  TRY(read_header());
+  (void)claim("the header", 0, layout_.cluster_size(), ClusterUse::kHeader);
+  const Table active{.offset = header_.l1_offset, .entries = header_.l1_entries, .is_active = true};
+  if (claim("the L1 table", active.offset, active.entries * 8, ClusterUse::kL1)) {
+    l1_tables_.push_back(active);
+  }
+  (void)claim("the refcount table", header_.refcount_table_offset,
+              uint64_t{header_.refcount_table_clusters} << layout_.cluster_bits,
+              ClusterUse::kRefcountTable);
+  TRY(find_snapshots());
+  TRY(claim_blocks());
+  for (const Table& l1 : l1_tables_) TRY(claim_l2_tables(l1));
+  for (const Table& l1 : l1_tables_) TRY(walk_l1(l1));
+  return {};
+}
+
+}  // namespace crosvm

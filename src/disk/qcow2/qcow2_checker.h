@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/format.h"
+#include "base/result.h"
+#include "disk/qcow2/cluster_counts.h"
+#include "disk/qcow2/metadata_map.h"
+#include "disk/qcow2/qcow2_check.h"
+#include "disk/qcow2/qcow2_header.h"
+#include "disk/qcow2/qcow2_layout.h"
+#include "disk/qcow2/sync_file.h"
+
+namespace crosvm {
+
+/// Walks an image once. A table is read in whole; nothing else of the image stays in memory but
+/// the counts.
+class Qcow2Checker {
+ public:
+  Qcow2Checker(SyncFile& file, const std::string& object) : file_(file), object_(object) {}
+
+  /// Counts all uses. Errors: those of reading and of `parse_qcow2_header`; not_supported for a
+  /// file that is too large.
+  Result<void> walk();
+  /// Compares the counts with those in the image, and the flags in the active tables.
+  Result<void> compare(bool fix_flags);
+  /// Writes the counts into the image, in a place of their own, and gives back what is not used.
+  Result<void> rebuild();
+  Qcow2Report& report() { return report_; }
+  const Qcow2Header& header() const { return header_; }
+
+ private:
+  struct Table {
+    uint64_t offset;
+    uint64_t entries;
+    bool is_active;
+  };
+  template <class... Args>
+  void error(fmt::format_string<Args...> text, Args&&... args) {
+    ++report_.errors;
+    tell(format_text(text, std::forward<Args>(args)...));
+  }
+  void tell(std::string message) {
+    constexpr size_t kMostMessages = 100;
+    if (report_.messages.size() < kMostMessages) report_.messages.push_back(std::move(message));
+  }
+  Result<void> read_header();
+  Result<std::vector<uint64_t>> read_entries(uint64_t offset, uint64_t count);
+  bool claim(std::string_view what, uint64_t offset, uint64_t bytes, ClusterUse use);
+  Result<void> find_snapshots();
+  Result<void> claim_blocks();
+  Result<void> claim_l2_tables(const Table& l1);
+  Result<void> walk_l1(const Table& l1);
+  Result<void> walk_l2(uint64_t offset, uint64_t guest, bool is_active);
+  void count_entry(const Qcow2Entry& entry, uint64_t guest);
+  void count_compressed(const Qcow2Entry& entry, uint64_t guest);
+  Qcow2Entry entry_of(std::span<const std::byte> table, uint64_t index) const;
+  Result<void> compare_refcounts();
+  void compare_block(std::span<const std::byte> block, uint64_t first);
+  Result<void> compare_flags(bool fix);
+  Result<void> compare_l2_flags(uint64_t offset, bool fix);
+  Result<void> write_counts(uint64_t first, uint64_t table_clusters,
+                            const std::vector<uint64_t>& blocks);
+  void punch_unused();
+
+  SyncFile& file_;
+  const std::string& object_;
+  Qcow2Header header_;
+  Qcow2Layout layout_;
+  uint64_t file_clusters_ = 0;
+  MetadataMap map_;
+  ClusterCounts counts_;
+  std::vector<uint64_t> blocks_;
+  std::vector<Table> l1_tables_;
+  Qcow2Report report_;
+};
+
+}  // namespace crosvm
