@@ -311,6 +311,22 @@ TEST_P(DirectRawDiskTest, SectorsWrittenAtOnceToOneBlockAreAllThere) {
   EXPECT_EQ(file_.read(0, expected.size()), expected);
 }
 
+TEST_P(DirectRawDiskTest, HolesAreOfWholePages) {
+  file_.write(0, std::string(16384, 'x'));
+  open_direct();
+  if (!disk_) return;
+  // A part of a page that the file system made zero would be in the page cache.
+  faults_.add({.kind = FileKind::kAllocate, .offset = 0, .length = 4096, .error = EIO});
+  faults_.add({.kind = FileKind::kAllocate, .offset = 12288, .error = EIO});
+  EXPECT_EQ(run(Kind::kWriteZeroes, 512, 14336), 0);
+  EXPECT_EQ(run(Kind::kDiscard, 1024, 15000), 0);
+  EXPECT_EQ(run(Kind::kWriteZeroes, 15360, 512), 0);
+  EXPECT_EQ(run(Kind::kDiscard, 512, 1024), 0);
+  const std::string whole(512, 'x');
+  EXPECT_EQ(file_.read(0, 16384),
+            whole + std::string(14336, '\0') + whole + std::string(512, '\0') + whole);
+}
+
 TEST_P(DirectRawDiskTest, RandomRequestsDoWhatAFlatModelDoes) {
   open_direct();
   if (!disk_) return;

@@ -20,7 +20,9 @@ using Kind = DiskRequest::Kind;
 using FileKind = FileOperation::Kind;
 
 constexpr size_t kZeroBytes = 64 << 10;
-constexpr size_t kZeroVectors = 16;  // 1 MiB a call
+constexpr uint64_t kZeroesAtOnce = 1 << 20;
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kMostPage = 64 << 10;  // network file systems name megabytes
 
 /// Read-only; aligned for direct I/O.
 alignas(4096) constinit std::array<std::byte, kZeroBytes> g_zeroes = {};
@@ -37,7 +39,8 @@ uint64_t round_up(uint64_t value, uint64_t unit) { return round_down(value + uni
 void RawDisk::Operation::begin() {
   position_ = request_->offset;
   end_ = piece_end_ = request_->offset + request_->length;
-  zeroes_ = false;
+  may_zero_range_ = true;
+  may_punch_ = request_->may_unmap && disk_.options_.sparse;
   first_ = 0;
   buffers_.clear();
   switch (request_->kind) {
@@ -52,7 +55,7 @@ void RawDisk::Operation::begin() {
     case Kind::kDiscard:
       return discard();
     case Kind::kWriteZeroes:
-      return write_zeroes(request_->may_unmap && disk_.options_.sparse, true);
+      return write_zeroes();
     case Kind::kExtent:
       return find_extent(SEEK_DATA);
   }
@@ -115,8 +118,7 @@ void RawDisk::Operation::transfer_done(uint64_t bytes) {
   advance(reached - position_);
   if (position_ < piece_end_) return transfer();
   if (position_ == end_) return end(0);
-  use_zeroes();
-  transfer();
+  write_zeroes();
 }
 
 // Direct I/O for buffers or places that are not aligned ---------------------------------------
@@ -186,9 +188,13 @@ void RawDisk::Operation::discard() {
   uint64_t unit = disk_.facts_.logical_block;
   if (!disk_.options_.sparse || !disk_.punches_holes_) return disk_.end_soon(*this, 0);
   if (!disk_.facts_.is_block_device) {
+    const uint64_t whole = whole_pages();
+    const uint64_t from = round_up(position_, whole);
+    const uint64_t to = round_down(end_, whole);
+    if (from >= to) return disk_.end_soon(*this, 0);
     return queue({.kind = FileKind::kAllocate,
-                  .offset = position_,
-                  .length = end_ - position_,
+                  .offset = from,
+                  .length = to - from,
                   .flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE},
                  Step::kDiscard);
   }
@@ -204,30 +210,45 @@ void RawDisk::Operation::discard_done(int64_t result) {
   end(result < 0 && !is_unsupported(result) ? static_cast<int>(-result) : 0);
 }
 
-void RawDisk::Operation::write_zeroes(bool may_punch, bool may_zero_range) {
-  may_punch = may_punch && disk_.punches_holes_;
-  may_zero_range = may_zero_range && disk_.zeroes_ranges_;
-  if (!may_punch && !may_zero_range) {
-    zeroes_ = true;
-    use_zeroes();
-    return transfer();
+/// What a hole is made of by direct I/O. The file system makes parts of a page zero in the page
+/// cache, and a transfer past that at the same moment would be undone by it, or fail.
+uint64_t RawDisk::Operation::whole_pages() const {
+  const bool is_direct = disk_.facts_.alignment.offset > 1 && !disk_.facts_.is_block_device;
+  return is_direct ? std::clamp<uint64_t>(disk_.facts_.topology.minimum_io, kPage, kMostPage) : 1;
+}
+
+/// From position_ on: as a hole or a range of zeroes what can be, the rest by writes.
+void RawDisk::Operation::write_zeroes() {
+  const bool punches = may_punch_ && disk_.punches_holes_;
+  const bool allocates = punches || (may_zero_range_ && disk_.zeroes_ranges_);
+  const uint64_t whole = whole_pages();
+  const uint64_t last = round_down(end_, whole);
+  if (allocates && position_ < last && position_ % whole == 0) {
+    piece_end_ = last;
+    const int mode = punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
+    return queue({.kind = FileKind::kAllocate,
+                  .offset = position_,
+                  .length = last - position_,
+                  .flags = mode | FALLOC_FL_KEEP_SIZE},
+                 punches ? Step::kPunchHole : Step::kZeroRange);
   }
-  int mode = may_punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
-  queue({.kind = FileKind::kAllocate,
-         .offset = position_,
-         .length = end_ - position_,
-         .flags = mode | FALLOC_FL_KEEP_SIZE},
-        may_punch ? Step::kPunchHole : Step::kZeroRange);
+  const uint64_t most = allocates ? round_up(position_ + 1, whole) - position_ : kZeroesAtOnce;
+  use_zeroes(std::min(most, end_ - position_));
+  transfer();
 }
 
 void RawDisk::Operation::allocate_done(int64_t result) {
-  if (result >= 0) return end(0);
+  if (result >= 0) {
+    position_ = piece_end_;
+    return position_ == end_ ? end(0) : write_zeroes();
+  }
   // EINVAL is about this range alone: a block device wants whole blocks.
   if (!is_unsupported(result) && result != -EINVAL) return end(static_cast<int>(-result));
-  bool punched = step_ == Step::kPunchHole;
+  const bool punched = step_ == Step::kPunchHole;
   if (is_unsupported(result) && punched) disk_.punches_holes_ = disk_.facts_.is_block_device;
   if (is_unsupported(result) && !punched) disk_.zeroes_ranges_ = false;
-  write_zeroes(false, punched);
+  (punched ? may_punch_ : may_zero_range_) = false;
+  write_zeroes();
 }
 
 // What lies where -----------------------------------------------------------------------------
@@ -250,9 +271,9 @@ void RawDisk::Operation::extent_done(int64_t result) {
   end(0);
 }
 
-/// Makes the buffers of the next piece zeroes.
-void RawDisk::Operation::use_zeroes() {
-  piece_end_ = std::min<uint64_t>(end_, position_ + kZeroVectors * kZeroBytes);
+/// Makes the next piece zeroes, of that many bytes.
+void RawDisk::Operation::use_zeroes(uint64_t bytes) {
+  piece_end_ = position_ + bytes;
   buffers_.clear();
   first_ = 0;
   for (uint64_t at = position_; at < piece_end_; at += buffers_.back().iov_len) {

@@ -50,8 +50,9 @@ class RawDisk::Operation final : public FileDone {
   void transfer_by_bounce();
   void queue_bounce(Step step);
   void discard();
-  void write_zeroes(bool may_punch, bool may_zero_range);
-  void use_zeroes();
+  uint64_t whole_pages() const;
+  void write_zeroes();
+  void use_zeroes(uint64_t bytes);
   void allocate_done(int64_t result);
   void discard_done(int64_t result);
   void transfer_done(uint64_t bytes);
@@ -65,7 +66,8 @@ class RawDisk::Operation final : public FileDone {
   RawDisk& disk_;
   DiskRequest* request_ = nullptr;
   Step step_ = Step::kTransfer;
-  bool zeroes_ = false;         // writes zeroes, not the request's buffers
+  bool may_punch_ = false;  // what this request's zeroes may be made by
+  bool may_zero_range_ = false;
   int flags_ = 0;               // RWF_* of the last transfer
   std::vector<iovec> buffers_;  // of the bytes [position_, piece_end_), from first_ on
   size_t first_ = 0;
