@@ -3,11 +3,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/format.h"
+#include "disk/ordered_packer.h"
 #include "disk/qcow2/big_endian.h"
 #include "disk/qcow2/decompress.h"
 #include "disk/tools/cluster_file.h"
@@ -28,9 +29,9 @@ class Qcow2Target : public ImageTarget {
         clusters_(file, layout_,
                   (uint64_t{header.refcount_table_clusters} << layout_.cluster_bits) / 8, object),
         l1_(header.l1_entries),
-        l2_(layout_.cluster_size()),
-        unpacked_(compress ? layout_.cluster_size() : 0),
-        packed_(compress ? layout_.cluster_size() - 1 : 0) {}
+        l2_(layout_.cluster_size()) {
+    if (compress) packer_.emplace(packer_options(), [this] { return make_pack(); });
+  }
 
   Result<void> begin();
 
@@ -44,7 +45,10 @@ class Qcow2Target : public ImageTarget {
  private:
   Result<void> write_plain(uint64_t offset, std::span<const std::byte> bytes);
   Result<void> write_compressed(uint64_t offset, std::span<const std::byte> bytes);
-  Result<bool> try_compressed(uint64_t offset, std::span<const std::byte> cluster);
+  OrderedPacker::Options packer_options() const { return {.piece_bytes = layout_.cluster_size()}; }
+  OrderedPacker::Pack make_pack() const;
+  Result<void> put_oldest();
+  Result<void> put_all();
   Result<uint64_t> place_compressed(uint64_t length);
   Result<void> set_entry(uint64_t guest, const Qcow2Entry& entry);
   Result<void> put_l2();
@@ -60,8 +64,7 @@ class Qcow2Target : public ImageTarget {
   uint64_t l2_index_ = 0;      // in the L1 table
   bool l2_is_empty_ = true;
   uint64_t tail_ = 0;  // offset behind the last compressed cluster; aligned: nothing goes on there
-  std::vector<std::byte> unpacked_;
-  std::vector<std::byte> packed_;
+  std::optional<OrderedPacker> packer_;  // of clusters on their way into the file
 };
 
 Result<void> Qcow2Target::begin() {
@@ -89,27 +92,41 @@ Result<void> Qcow2Target::write_plain(uint64_t offset, std::span<const std::byte
 
 Result<void> Qcow2Target::write_compressed(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const auto cluster = bytes.first(std::min<uint64_t>(bytes.size(), layout_.cluster_size()));
-    if (!TRY(try_compressed(offset, cluster))) TRY(write_plain(offset, cluster));
-    bytes = bytes.subspan(cluster.size());
-    offset += cluster.size();
+    const auto part = bytes.first(std::min<uint64_t>(bytes.size(), layout_.cluster_size()));
+    if (packer_->is_full()) TRY(put_oldest());
+    std::vector<std::byte> cluster(part.begin(), part.end());
+    cluster.resize(layout_.cluster_size());
+    packer_->give(offset, std::move(cluster));
+    bytes = bytes.subspan(part.size());
+    offset += part.size();
   }
   return {};
 }
 
-/// False when it would not get smaller.
-Result<bool> Qcow2Target::try_compressed(uint64_t offset, std::span<const std::byte> cluster) {
-  std::memcpy(unpacked_.data(), cluster.data(), cluster.size());
-  std::fill(unpacked_.begin() + static_cast<ptrdiff_t>(cluster.size()), unpacked_.end(),
-            std::byte{0});
-  const size_t length = compress_cluster(header_.compression, unpacked_, packed_);
-  if (length == 0) return false;
+/// Nothing of a cluster that would not get smaller. Sees only what does not change.
+OrderedPacker::Pack Qcow2Target::make_pack() const {
+  return [type = header_.compression](std::span<const std::byte> cluster) {
+    std::vector<std::byte> packed(cluster.size() - 1);
+    packed.resize(compress_cluster(type, cluster, packed));
+    return packed;
+  };
+}
+
+Result<void> Qcow2Target::put_oldest() {
+  const OrderedPacker::Packed cluster = packer_->take();
+  const size_t length = cluster.packed.size();
+  if (length == 0) return write_plain(cluster.tag, cluster.piece);
   const uint64_t host = TRY(place_compressed(length));
-  TRY(clusters_.write(host, std::span(packed_).first(length)));
+  TRY(clusters_.write(host, cluster.packed));
   const uint64_t more_sectors = (host + length - 1) / 512 - host / 512;
   const uint32_t shift = 62 - (layout_.cluster_bits - 8);
-  TRY(set_entry(offset, {.word = kQcow2Compressed | (more_sectors << shift) | host}));
-  return true;
+  return set_entry(cluster.tag, {.word = kQcow2Compressed | (more_sectors << shift) | host});
+}
+
+/// Before anything that must come behind them.
+Result<void> Qcow2Target::put_all() {
+  while (packer_ && !packer_->is_empty()) TRY(put_oldest());
+  return {};
 }
 
 /// Behind the one before, if what follows that is free.
@@ -130,6 +147,7 @@ Result<uint64_t> Qcow2Target::place_compressed(uint64_t length) {
 
 Result<void> Qcow2Target::write_zeroes(uint64_t offset, uint64_t length) {
   if (!has_backing()) return {};
+  TRY(put_all());
   const std::vector<std::byte> zeroes(layout_.version < 3 ? layout_.cluster_size() : 0);
   for (uint64_t at = offset; at < offset + length; at += layout_.cluster_size()) {
     if (layout_.version < 3) {
@@ -172,6 +190,7 @@ std::vector<std::byte> big_endian(std::span<const uint64_t> numbers) {
 }
 
 Result<void> Qcow2Target::finish() {
+  TRY(put_all());
   TRY(put_l2());
   TRY(clusters_.write(header_.l1_offset, big_endian(l1_)));
   const std::vector<uint64_t> blocks = TRY(clusters_.finish());

@@ -18,14 +18,39 @@ using namespace zstd;
 constexpr size_t kWriteBytes = 1 << 20;  // at a time
 constexpr size_t kLeastFrame = 4096;
 
-}  // namespace
+struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+};
 
-void SeekableZstdWriter::FreeContext::operator()(ZSTD_CCtx_s* context) const {
-  ZSTD_freeCCtx(context);
+/// Makes a frame of its piece; nothing when there is not enough memory.
+OrderedPacker::Pack make_pack(int level) {
+  std::shared_ptr<ZSTD_CCtx> context(ZSTD_createCCtx(), FreeContext());
+  if (context) {
+    // A frame's own checksum is the number that the table has of it.
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_checksumFlag, 1);
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
+  }
+  return [context](std::span<const std::byte> piece) {
+    std::vector<std::byte> frame;
+    if (!context) return frame;
+    frame.resize(ZSTD_compressBound(piece.size()));
+    const size_t made =
+        ZSTD_compress2(context.get(), frame.data(), frame.size(), piece.data(), piece.size());
+    frame.resize(ZSTD_isError(made) != 0 ? 0 : made);
+    return frame;
+  };
 }
 
+}  // namespace
+
 SeekableZstdWriter::SeekableZstdWriter(const Fd& file, std::string object, const Options& options)
-    : file_(&file), object_(std::move(object)), options_(options), context_(ZSTD_createCCtx()) {}
+    : file_(&file),
+      object_(std::move(object)),
+      options_(options),
+      pack_(make_pack(options.level)),
+      packer_(std::make_unique<OrderedPacker>(
+          OrderedPacker::Options{.helpers = options.helpers, .piece_bytes = options.frame_bytes},
+          [level = options.level] { return make_pack(level); })) {}
 
 SeekableZstdWriter::SeekableZstdWriter(SeekableZstdWriter&&) noexcept = default;
 SeekableZstdWriter::~SeekableZstdWriter() = default;
@@ -46,12 +71,7 @@ Result<SeekableZstdWriter> SeekableZstdWriter::create(const Fd& file, std::strin
     return fail(Error::invalid(format_text("{}: zstd has levels 1 to {}, not {}", object,
                                            ZSTD_maxCLevel(), options.level)));
   }
-  SeekableZstdWriter writer(file, std::move(object), options);
-  if (!writer.context_) return fail(Error::from_errno("compressing", writer.object_, ENOMEM));
-  // A frame's own checksum is the number that the table has of it.
-  ZSTD_CCtx_setParameter(writer.context_.get(), ZSTD_c_checksumFlag, 1);
-  ZSTD_CCtx_setParameter(writer.context_.get(), ZSTD_c_compressionLevel, options.level);
-  return writer;
+  return SeekableZstdWriter(file, std::move(object), options);
 }
 
 Result<void> SeekableZstdWriter::append(std::span<const std::byte> bytes) {
@@ -69,8 +89,9 @@ Result<void> SeekableZstdWriter::append_zeroes(uint64_t bytes) {
     const uint64_t taken = std::min<uint64_t>(bytes, options_.frame_bytes - pending_.size());
     bytes -= taken;
     if (taken == options_.frame_bytes) {
-      if (zero_frame_.empty()) zero_frame_ = TRY(compress(std::vector<std::byte>(taken)));
-      TRY(put_frame(zero_frame_, static_cast<uint32_t>(taken)));
+      if (zero_frame_.empty()) zero_frame_ = pack_(std::vector<std::byte>(taken));
+      TRY(make_room());
+      packer_->give_packed(taken, zero_frame_);
       continue;
     }
     pending_.resize(pending_.size() + taken);
@@ -79,22 +100,21 @@ Result<void> SeekableZstdWriter::append_zeroes(uint64_t bytes) {
   return {};
 }
 
-Result<std::vector<std::byte>> SeekableZstdWriter::compress(std::span<const std::byte> bytes) {
-  std::vector<std::byte> frame(ZSTD_compressBound(bytes.size()));
-  const size_t made =
-      ZSTD_compress2(context_.get(), frame.data(), frame.size(), bytes.data(), bytes.size());
-  if (ZSTD_isError(made) != 0) {
-    return fail(Error(std::errc::not_enough_memory,
-                      format_text("{}: zstd says: {}", object_, ZSTD_getErrorName(made))));
-  }
-  frame.resize(made);
-  return frame;
+Result<void> SeekableZstdWriter::end_frame() {
+  TRY(make_room());
+  const uint64_t length = pending_.size();
+  packer_->give(length, std::exchange(pending_, {}));
+  return {};
 }
 
-Result<void> SeekableZstdWriter::end_frame() {
-  TRY(put_frame(TRY(compress(pending_)), static_cast<uint32_t>(pending_.size())));
-  pending_.clear();
-  return {};
+Result<void> SeekableZstdWriter::make_room() {
+  return packer_->is_full() ? put_oldest() : Result<void>();
+}
+
+Result<void> SeekableZstdWriter::put_oldest() {
+  const OrderedPacker::Packed frame = packer_->take();
+  if (frame.packed.empty()) return fail(Error::from_errno("compressing", object_, ENOMEM));
+  return put_frame(frame.packed, static_cast<uint32_t>(frame.tag));
 }
 
 Result<void> SeekableZstdWriter::put_frame(std::span<const std::byte> frame, uint32_t length) {
@@ -131,6 +151,7 @@ Result<void> SeekableZstdWriter::flush() {
 
 Result<void> SeekableZstdWriter::finish() {
   if (!pending_.empty()) TRY(end_frame());
+  while (!packer_->is_empty()) TRY(put_oldest());
   TRY(put_number(kSeekTableMagic, 4));
   TRY(put_number(entries_.size() * (kSeekEntry + kSeekChecksum) + kSeekFooter, 4));
   for (const Entry& entry : entries_) {

@@ -9,13 +9,13 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-
-struct ZSTD_CCtx_s;
+#include "disk/ordered_packer.h"
 
 namespace crosvm {
 
 /// Writes a zstd file that can be read at random: frames of one size, each with its checksum, and a
-/// table of them. `zstd -d` reads it as any other. In blocking calls.
+/// table of them. `zstd -d` reads it as any other. In blocking calls, which other threads help
+/// with.
 class SeekableZstdWriter {
  public:
   /// The largest that all readers of such files take.
@@ -25,6 +25,8 @@ class SeekableZstdWriter {
   struct Options {
     size_t frame_bytes = kFrameBytes;  ///< that a frame makes: 4 KiB to 64 MiB
     int level = kLevel;                ///< of zstd, 1 to 22
+    /// Threads beside the calling one; the file is the same whatever their number.
+    size_t helpers = OrderedPacker::usual_helpers();
   };
   /// What suits so many bytes: larger frames where there would be too many.
   static size_t frame_bytes_for(uint64_t bytes);
@@ -44,9 +46,6 @@ class SeekableZstdWriter {
   Result<void> finish();
 
  private:
-  struct FreeContext {
-    void operator()(ZSTD_CCtx_s* context) const;
-  };
   struct Entry {
     uint32_t file_bytes;
     uint32_t length;
@@ -54,7 +53,8 @@ class SeekableZstdWriter {
   };
   SeekableZstdWriter(const Fd& file, std::string object, const Options& options);
   Result<void> end_frame();
-  Result<std::vector<std::byte>> compress(std::span<const std::byte> bytes);
+  Result<void> make_room();
+  Result<void> put_oldest();
   Result<void> put_frame(std::span<const std::byte> frame, uint32_t length);
   Result<void> put(std::span<const std::byte> bytes);
   Result<void> put_number(uint64_t value, size_t bytes);
@@ -63,7 +63,8 @@ class SeekableZstdWriter {
   const Fd* file_;
   std::string object_;
   Options options_;
-  std::unique_ptr<ZSTD_CCtx_s, FreeContext> context_;
+  OrderedPacker::Pack pack_;  // for the calling thread
+  std::unique_ptr<OrderedPacker> packer_;
   std::vector<std::byte> pending_;     // less than a frame
   std::vector<std::byte> zero_frame_;  // a whole one of zeroes, once there was one
   std::vector<std::byte> out_;         // to be written
