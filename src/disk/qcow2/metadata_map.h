@@ -18,6 +18,7 @@ enum class ClusterUse : uint8_t {
   kSnapshotTable,
   kSnapshotL1,
   kSnapshotL2,  ///< never changed, whether or not the disk uses it, too
+  kBitmap,      ///< of the dirty bitmaps of other programs; only a check of the image looks
   kContested,   ///< claimed twice: the image is damaged; neither read nor written
 };
 

@@ -97,9 +97,7 @@ Result<Qcow2Report> check_qcow2(SyncFile& file, const std::string& object, Qcow2
   TRY(checker.walk());
   const bool tables_are_right = checker.report().errors == 0;
   TRY(checker.compare(false));
-  // The clusters of bitmaps are not counted here.
-  const bool may_repair =
-      tables_are_right && checker.report().errors == 0 && !checker.header().has_bitmaps;
+  const bool may_repair = tables_are_right && checker.report().errors == 0;
   if (repair == Qcow2Repair::kLeaks && may_repair && checker.report().leaks > 0) {
     TRY(checker.rebuild());
   }

@@ -10,6 +10,7 @@ namespace {
 
 constexpr uint64_t kSnapshotEntry = 40;
 constexpr uint64_t kMostSnapshotL1Entries = 64 << 20;  // together
+constexpr uint64_t kMostBitmapEntries = 64 << 20;      // together
 
 }  // namespace
 
@@ -73,6 +74,39 @@ Result<void> Qcow2Checker::find_snapshots() {
   if (header_.snapshots > 0) {
     (void)claim("the snapshot table", header_.snapshots_offset, at - header_.snapshots_offset,
                 ClusterUse::kSnapshotTable);
+  }
+  return {};
+}
+
+void Qcow2Checker::find_bitmaps() {
+  auto bitmaps = read_qcow2_bitmaps(file_, header_, object_);
+  if (!bitmaps) return error("{}", bitmaps.error().what());
+  if (bitmaps->empty()) return;
+  (void)claim("the directory of dirty bitmaps", header_.bitmaps->offset, header_.bitmaps->bytes,
+              ClusterUse::kBitmap);
+  uint64_t total = 0;
+  for (Qcow2Bitmap& bitmap : *bitmaps) {
+    total += bitmap.table_entries;
+    if (total > kMostBitmapEntries) {
+      return error("the dirty bitmap '{}' is larger than any can be", bitmap.name);
+    }
+    if (claim("the table of a dirty bitmap", bitmap.table_offset, bitmap.table_entries * 8,
+              ClusterUse::kBitmap)) {
+      bitmaps_.push_back(std::move(bitmap));
+    }
+  }
+}
+
+Result<void> Qcow2Checker::claim_bitmap(const Qcow2Bitmap& bitmap) {
+  constexpr uint64_t kPart = 8192;
+  for (uint64_t i = 0; i < bitmap.table_entries; i += kPart) {
+    const uint64_t count = std::min(kPart, bitmap.table_entries - i);
+    for (const uint64_t entry : TRY(read_entries(bitmap.table_offset + i * 8, count))) {
+      const uint64_t offset = entry & kQcow2BitmapOffsetMask;
+      if (offset == 0) continue;
+      (void)claim("a cluster of a dirty bitmap", offset, layout_.cluster_size(),
+                  ClusterUse::kBitmap);
+    }
   }
   return {};
 }
@@ -186,8 +220,10 @@ Result<void> Qcow2Checker::walk() {
               uint64_t{header_.refcount_table_clusters} << layout_.cluster_bits,
               ClusterUse::kRefcountTable);
   TRY(find_snapshots());
+  find_bitmaps();
   TRY(claim_blocks());
   for (const Table& l1 : l1_tables_) TRY(claim_l2_tables(l1));
+  for (const Qcow2Bitmap& bitmap : bitmaps_) TRY(claim_bitmap(bitmap));
   for (const Table& l1 : l1_tables_) TRY(walk_l1(l1));
   return {};
 }

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "disk/qcow2/cluster_counts.h"
 #include "disk/qcow2/metadata_map.h"
+#include "disk/qcow2/qcow2_bitmaps.h"
 #include "disk/qcow2/qcow2_check.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_layout.h"
@@ -32,7 +33,6 @@ class Qcow2Checker {
   /// Writes the counts into the image, in a place of their own, and gives back what is not used.
   Result<void> rebuild();
   Qcow2Report& report() { return report_; }
-  const Qcow2Header& header() const { return header_; }
 
  private:
   struct Table {
@@ -53,6 +53,8 @@ class Qcow2Checker {
   Result<std::vector<uint64_t>> read_entries(uint64_t offset, uint64_t count);
   bool claim(std::string_view what, uint64_t offset, uint64_t bytes, ClusterUse use);
   Result<void> find_snapshots();
+  void find_bitmaps();
+  Result<void> claim_bitmap(const Qcow2Bitmap& bitmap);
   Result<void> claim_blocks();
   Result<void> claim_l2_tables(const Table& l1);
   Result<void> walk_l1(const Table& l1);
@@ -77,6 +79,7 @@ class Qcow2Checker {
   ClusterCounts counts_;
   std::vector<uint64_t> blocks_;
   std::vector<Table> l1_tables_;
+  std::vector<Qcow2Bitmap> bitmaps_;
   Qcow2Report report_;
 };
 

@@ -159,7 +159,11 @@ void Parser::parse_extension(uint32_t type, std::span<const std::byte> data) {
       feature_names_ = data;
       break;
     case kBitmaps:
-      header_.has_bitmaps = true;
+      // Without the bit it may be anything: it is of who wrote to the image before others did.
+      if (data.size() < 24) break;
+      header_.bitmaps = {.count = load_big_endian<uint32_t>(data, 0),
+                         .bytes = load_big_endian<uint64_t>(data, 8),
+                         .offset = load_big_endian<uint64_t>(data, 16)};
       break;
     default:  // what need not be known
       break;

@@ -31,6 +31,13 @@ inline constexpr uint32_t kQcow2MostSnapshots = 65536;
 
 enum class Qcow2Compression : uint8_t { kZlib = 0, kZstd = 1 };
 
+/// Where an image has its directory of dirty bitmaps; not checked against the file.
+struct Qcow2BitmapDirectory {
+  uint32_t count = 0;
+  uint64_t bytes = 0;
+  uint64_t offset = 0;
+};
+
 /// What the header of an image says, checked. Offsets and sizes in bytes.
 struct Qcow2Header {
   uint32_t version = 3;
@@ -51,13 +58,16 @@ struct Qcow2Header {
   std::optional<std::string> backing_name;
   std::optional<std::string> backing_format;
   std::optional<std::string> data_file_name;  ///< may be missing where there is a data file
-  bool has_bitmaps = false;
+  std::optional<Qcow2BitmapDirectory> bitmaps;
 
   bool is_dirty() const { return (incompatible & kQcow2IncompatibleDirty) != 0; }
   bool is_corrupt() const { return (incompatible & kQcow2IncompatibleCorrupt) != 0; }
   bool has_data_file() const { return (incompatible & kQcow2IncompatibleDataFile) != 0; }
   bool has_extended_l2() const { return (incompatible & kQcow2IncompatibleExtendedL2) != 0; }
   bool has_raw_data() const { return (autoclear & kQcow2AutoclearRawData) != 0; }
+  /// Dirty bitmaps that are up to date: who writes to the disk and does not know them clears the
+  /// bit.
+  bool has_bitmaps() const { return bitmaps && (autoclear & kQcow2AutoclearBitmaps) != 0; }
   Qcow2Layout layout() const;
 };
 

@@ -15,6 +15,7 @@
 #include "disk/disk.h"
 #include "disk/image_file.h"
 #include "disk/image_format.h"
+#include "disk/qcow2/qcow2_bitmaps.h"
 #include "disk/qcow2/qcow2_check.h"
 #include "disk/qcow2/sync_file.h"
 #include "disk/tools/copy_image.h"
@@ -107,6 +108,14 @@ Result<void> refuse_what_would_be_lost(SyncFile& file, const Qcow2Header& header
                                     "them by crosvm disk convert",
                                     snapshots.size(), snapshots.size() == 1 ? "" : "s",
                                     snapshots.front().name));
+  }
+  const auto bitmaps = TRY(read_qcow2_bitmaps(file, header, plan.path));
+  if (!bitmaps.empty()) {
+    return refuse(
+        plan, format_text("it has {} dirty bitmap{} of another program, the first is "
+                          "'{}'; when they are not needed for backups any more, remove "
+                          "them with qemu-img bitmap --remove",
+                          bitmaps.size(), bitmaps.size() == 1 ? "" : "s", bitmaps.front().name));
   }
   if (header.has_data_file()) {
     return refuse(plan, format_text("its bytes are in the data file {}; give that one to crosvm "
