@@ -18,7 +18,7 @@ binaries=$build/release
 recording=$build/seccomp
 rm -rf "$recording"
 mkdir -p "$recording"
-trace=(strace -f -Y -qq -e raw=!execve -e signal=none)
+trace=(strace -f --decode-pids=comm,pidns -qq -e 'raw=!execve,clone,clone3' -e signal=none)
 # Left out: chains by the million, which are served by the same calls as those of the other tests; and processes killed
 # faster than they can start when they are traced.
 left_out='-*GeneratedChains*:*EachRequestCompletesOnce*:*NothingRemainsWhateverIsKilled*'

@@ -23,8 +23,9 @@ struct RecordedCall {
 /// By the name of a policy, what was called under it.
 using RecordedCalls = std::map<std::string, std::set<RecordedCall>>;
 
-/// Reads what `strace -f -Y -e 'raw=!execve'` wrote. A call counts from where its thread has a
-/// filter on; the thread's name tells which one, or the command line of `crosvm device`.
+/// Reads what `strace -f --decode-pids=comm,pidns -e 'raw=!execve,clone,clone3'` wrote. A call
+/// counts from where its thread has a filter on: its own, or that of the thread that made it. The
+/// thread's name tells which one, or the command line of `crosvm device`.
 RecordedCalls read_recorded_calls(std::istream& trace);
 
 }  // namespace crosvm
