@@ -1,17 +1,20 @@
-// block_bench FILE SOCKET KEYS [OURS]: 4 KiB at random places of a disk, served by our block device
-// with `path=FILE,KEYS` in this process, or by the one at the vhost-user socket OURS, and by the
-// peer's vhost-user back-end at SOCKET, in turns. Prints for each load a line
-// of its name, our requests a second, the peer's, and how many times the peer's ours are; each the
-// median of the rounds.
+// block_bench [--load TEXT] MIB TARGET TARGET...: 4 KiB at random places of the first MIB mebibytes
+// of a disk that several back-ends serve, in turns. A target is `vhost=SOCKET,pid=N`, a vhost-user
+// back-end in process N and its children, or else keys of --block for our device on a thread of
+// this process. Prints for each load and target a line of tab-separated fields: the load; the
+// target, counted from 0; its requests a second; its CPU time a request in µs; then how many times
+// the target's rate that of target 0 is, with the lower and the upper quartile, and how many times
+// its CPU time. All are medians of the rounds.
 
-#include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <poll.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +22,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "bench/block_lane.h"
+#include "bench/processes.h"
 #include "bench/vhost_user_client.h"
 #include "devices/block/block_device.h"
 #include "virtio/rig/rig.h"
@@ -29,8 +33,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint16_t kQueues = 4;
-constexpr int kRounds = 5;
-constexpr auto kRound = std::chrono::milliseconds(400);
+constexpr int kRounds = 13;
+constexpr auto kRound = std::chrono::milliseconds(150);
 
 struct Load {
   const char* name;
@@ -56,11 +60,35 @@ void wait_for_interrupt(std::vector<std::unique_ptr<BlockLane>>& lanes) {
   }
 }
 
-/// Requests a second.
-double run(Rig& rig, const Load& load, uint64_t blocks) {
+/// One of those that are compared.
+struct Target {
+  Rig rig;
+  pid_t pid = 0;  // 0: a thread of this process
+  std::vector<double> rates = {};
+  std::vector<double> cpu_us = {};
+
+  /// CPU time so far, of all but the driver.
+  double cpu_so_far_ms() const {
+    if (pid == 0) return cpu_ms(::getpid()) - thread_ms();
+    double sum = 0;
+    for (pid_t each : process_family(pid)) sum += cpu_ms(each);
+    return sum;
+  }
+
+ private:
+  static double thread_ms() {
+    timespec time{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
+  }
+};
+
+/// One round of one target.
+void run(Target& target, const Load& load, uint64_t blocks) {
   std::vector<std::unique_ptr<BlockLane>> lanes;
+  const double cpu_before = target.cpu_so_far_ms();
   for (uint16_t i = 0; i < load.queues; ++i) {
-    lanes.push_back(std::make_unique<BlockLane>(rig, i, load.type, load.depth, blocks));
+    lanes.push_back(std::make_unique<BlockLane>(target.rig, i, load.type, load.depth, blocks));
     lanes.back()->begin();
   }
   uint64_t ended = 0;
@@ -78,41 +106,62 @@ double run(Rig& rig, const Load& load, uint64_t blocks) {
     for (auto& lane : lanes) lane->ask_for_interrupt();
     if (!turn(more)) wait_for_interrupt(lanes);  // none came between the question and the wait
   }
-  return static_cast<double>(ended) / std::chrono::duration<double>(Clock::now() - start).count();
+  const auto count = static_cast<double>(ended);
+  target.rates.push_back(count / std::chrono::duration<double>(Clock::now() - start).count());
+  target.cpu_us.push_back((target.cpu_so_far_ms() - cpu_before) * 1e3 / count);
 }
 
-double median(std::vector<double> values) {
+/// The value below which `share` of all are.
+double quantile(std::vector<double> values, double share) {
   std::ranges::sort(values);
-  return values[values.size() / 2];
+  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
+}
+double median(const std::vector<double>& values) { return quantile(values, 0.5); }
+
+std::vector<double> ratios(const std::vector<double>& first, const std::vector<double>& other) {
+  std::vector<double> each;
+  for (size_t i = 0; i < first.size(); ++i) each.push_back(first[i] / other[i]);
+  return each;
 }
 
-void compare(Rig& ours, Rig& peer, const Load& load, uint64_t blocks) {
-  std::vector<double> our_rates;
-  std::vector<double> peer_rates;
-  std::vector<double> ratios;
-  for (int round = 0; round < kRounds; ++round) {
-    our_rates.push_back(run(ours, load, blocks));
-    peer_rates.push_back(run(peer, load, blocks));
-    ratios.push_back(our_rates.back() / peer_rates.back());
+void compare(std::vector<Target>& targets, const Load& load, uint64_t blocks) {
+  for (Target& target : targets) {
+    target.rates.clear();
+    target.cpu_us.clear();
   }
-  std::puts(format_text("{}\t{:.0f}\t{:.0f}\t{:.2f}", load.name, median(our_rates),
-                        median(peer_rates), median(ratios))
-                .c_str());
+  for (int round = 0; round < kRounds; ++round) {
+    for (Target& target : targets) run(target, load, blocks);
+  }
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const auto rates = ratios(targets[0].rates, targets[i].rates);
+    const auto cpu = ratios(targets[0].cpu_us, targets[i].cpu_us);
+    std::puts(format_text("{}\t{}\t{:.0f}\t{:.2f}\t{:.2f}\t{:.2f}\t{:.2f}\t{:.2f}", load.name, i,
+                          median(targets[i].rates), median(targets[i].cpu_us), median(rates),
+                          quantile(rates, 0.25), quantile(rates, 0.75), median(cpu))
+                  .c_str());
+  }
   std::fflush(stdout);
 }
 
-Result<Rig> our_device(const std::string& file, const std::string& keys, const char* socket) {
-  if (socket) return Rig::attach(VhostUserClient::connect(socket, kQueues));
-  return open_rig<BlockFactory>("path=" + file + (keys.empty() ? "" : "," + keys));
+Result<Target> open_target(std::string_view text) {
+  constexpr std::string_view kVhost = "vhost=";
+  constexpr std::string_view kPid = ",pid=";
+  if (!text.starts_with(kVhost)) return Target{.rig = TRY(open_rig<BlockFactory>(text))};
+  text.remove_prefix(kVhost.size());
+  const size_t end = text.find(kPid);
+  if (end == text.npos) return fail(Error::invalid("a vhost target without its pid"));
+  Rig rig = Rig::attach(VhostUserClient::connect(std::string(text.substr(0, end)), kQueues));
+  return Target{.rig = std::move(rig),
+                .pid = std::atoi(std::string(text.substr(end + kPid.size())).c_str())};
 }
 
-Result<void> bench(const std::string& file, const std::string& socket, const std::string& keys,
-                   const char* our_socket) {
-  Rig ours = TRY(our_device(file, keys, our_socket));
-  Rig peer = Rig::attach(VhostUserClient::connect(socket, kQueues));
-  uint64_t blocks = TRY(file_size(TRY(open_path(file, O_RDONLY)), file)) / BlockLane::kBytes;
-  if (blocks == 0) return fail(Error::invalid(file + " is empty"));
-  for (const Load& load : kLoads) compare(ours, peer, load, blocks);
+Result<void> bench(uint64_t mebibytes, std::span<char*> names, std::string_view only) {
+  std::vector<Target> targets;
+  for (const char* name : names) targets.push_back(TRY(open_target(name)));
+  for (const Load& load : kLoads) {
+    if (std::string_view(load.name).find(only) == only.npos) continue;
+    compare(targets, load, (mebibytes << 20) / BlockLane::kBytes);
+  }
   return {};
 }
 
@@ -121,12 +170,19 @@ Result<void> bench(const std::string& file, const std::string& socket, const std
 
 int main(int count, char** arguments) {
   using namespace crosvm;
-  if (count != 4 && count != 5) {
-    std::fprintf(stderr, "usage: block_bench FILE SOCKET KEYS [OURS]\n");
+  std::span<char*> rest(arguments + 1, static_cast<size_t>(count - 1));
+  std::string_view only;
+  if (rest.size() > 1 && std::string_view(rest[0]) == "--load") {
+    only = rest[1];
+    rest = rest.subspan(2);
+  }
+  const int mebibytes = rest.size() < 3 ? 0 : std::atoi(rest[0]);
+  if (mebibytes <= 0) {
+    std::fprintf(stderr, "usage: block_bench [--load TEXT] MIB TARGET TARGET...\n");
     return 2;
   }
   (void)log::configure({.filter = "info", .use_syslog = false});
-  auto done = bench(arguments[1], arguments[2], arguments[3], arguments[4]);
+  auto done = bench(static_cast<uint64_t>(mebibytes), rest.subspan(1), only);
   if (!done) log::error("{}", done.error().what());
   return done ? 0 : 1;
 }

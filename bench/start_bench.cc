@@ -6,7 +6,6 @@
 // milliseconds, and the median memory beside guest RAM in KiB: the proportional set size of all its
 // processes without the guest's memfd, taken when the text has come.
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -28,6 +27,7 @@
 
 #include "base/fd.h"
 #include "base/format.h"
+#include "bench/processes.h"
 
 namespace crosvm {
 namespace {
@@ -51,30 +51,6 @@ double ms_since(Clock::time_point start) {
 void look_at_once() {
   sched_param priority{.sched_priority = 1};
   ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority);
-}
-
-/// The process and its living descendants.
-std::vector<pid_t> family(pid_t pid) {
-  std::vector<pid_t> members{pid};
-  std::string tasks = format_text("/proc/{}/task", pid);
-  DIR* folder = ::opendir(tasks.c_str());
-  if (folder == nullptr) return members;
-  while (const dirent* task = ::readdir(folder)) {
-    std::ifstream children(format_text("{}/{}/children", tasks, task->d_name));
-    for (pid_t child = 0; children >> child;) {
-      for (pid_t each : family(child)) members.push_back(each);
-    }
-  }
-  ::closedir(folder);
-  return members;
-}
-
-/// CPU time of all threads of the process so far.
-double cpu_ms(pid_t pid) {
-  clockid_t clock = 0;
-  timespec time{};
-  if (::clock_getcpuclockid(pid, &clock) != 0 || ::clock_gettime(clock, &time) != 0) return 0;
-  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
 }
 
 /// Sum of the proportional set size of all mappings but the guest's RAM.
@@ -139,7 +115,7 @@ Result<Sample> measure(char** command, std::string_view text) {
   Result<void> came = wait_for(from_command, text, start);
   Sample sample{.wall_ms = ms_since(start), .cpu_ms = 0, .beside_ram_kib = 0};
   sample.cpu_ms = cpu_ms(pid);  // before anything slow: the guest goes on running
-  std::vector<pid_t> members = family(pid);
+  std::vector<pid_t> members = process_family(pid);
   for (pid_t each : members) {
     if (each != pid) sample.cpu_ms += cpu_ms(each);
   }

@@ -1,7 +1,8 @@
 # Sourced by every benchmark: collects what was measured and prints it, as a table or with --json as JSON.
 #
 #   report_begin NAME "$@"            takes the benchmark's own command line
-#   report_value NAME VALUE UNIT [BUDGET [most|least]]   a number and the budget it is held against
+#   report_value NAME VALUE UNIT [BUDGET [most|least [LOW HIGH]]]   a number, the budget it is held against,
+#                                     and the quartiles of what it is the median of
 #   report_note TEXT                  what a reader of the numbers needs to know
 #   report_skip NAME REASON           what could not be measured, and why
 #   report_end
@@ -20,7 +21,9 @@ report_begin() {
   trap 'rm -f "$report_rows"' EXIT
 }
 
-report_value() { printf 'value\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${4:-}" "${5:-most}" >> "$report_rows"; }
+report_value() {
+  printf 'value\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${4:-}" "${5:-most}" "${6:-}" "${7:-}" >> "$report_rows"
+}
 report_note() { printf 'note\t%s\n' "$*" >> "$report_rows"; }
 report_skip() { printf 'skip\t%s\t%s\n' "$1" "$2" >> "$report_rows"; }
 
@@ -32,16 +35,17 @@ report_judge='
 
 report_table() {
   awk -F '\t' -v name="$report_name" "$report_judge"'
-    BEGIN { printf "%-58s %10s %-4s %10s  %s\n", "bench " name, "measured", "", "budget", "verdict" }
+    BEGIN { printf "%-58s %10s %-4s %-13s %10s  %s\n", "bench " name, "measured", "", "quartiles", "budget", "verdict" }
     $1 == "value" {
       budget = verdict = ""
+      spread = $7 == "" ? "" : $7 " to " $8
       if ($5 != "") {
         budget = ($6 == "least" ? ">= " : "<= ") $5
         verdict = met() ? "met" : sprintf("NOT met, by %.0f %%", distance())
       }
-      printf "%-58s %10s %-4s %10s  %s\n", $2, $3, $4, budget, verdict
+      printf "%-58s %10s %-4s %-13s %10s  %s\n", $2, $3, $4, spread, budget, verdict
     }
-    $1 == "skip" { printf "%-58s %10s %-4s %10s  not measured: %s\n", $2, "-", "", "", $3 }
+    $1 == "skip" { printf "%-58s %10s %-4s %-13s %10s  not measured: %s\n", $2, "-", "", "", "", $3 }
     $1 == "note" { notes = notes "  " $2 "\n" }
     END { printf "%s", notes }
   ' "$report_rows"
@@ -56,6 +60,7 @@ report_as_json() {
       if ($5 != "") {
         item = item ",\"budget\":" $5 ",\"bound\":" text("at " $6) ",\"met\":" (met() ? "true" : "false")
       }
+      if ($7 != "") item = item ",\"quartiles\":[" $7 "," $8 "]"
       values = add(values, item "}")
     }
     $1 == "skip" { skips = add(skips, "{\"name\":" text($2) ",\"reason\":" text($3) "}") }
