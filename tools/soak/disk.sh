@@ -37,7 +37,7 @@ mkdir -p "$logs/corpus"
 requests=0 round=0
 while [ $status = 0 ] && [ "$requests" -lt 2000000 ]; do  # one round grows the corpus that the next begins with
   round=$((round + 1))
-  "$program" -seed=$((seed % 1000000 + round)) -max_total_time=300 -len_control=0 -max_len=4096 -timeout=30 \
+  "$program" -seed=$((seed % 1000000 + round)) -max_total_time=300 -len_control=0 -max_len=4096 -timeout=120 \
     -rss_limit_mb=4096 -artifact_prefix="$logs/crash-" "$logs/corpus" >"$logs/fuzz-$round.log" 2>&1 || status=1
   in_round=$(sed -n 's/^oracle: \([0-9]*\) requests.*/\1/p' "$logs/fuzz-$round.log")
   [ "${in_round:-0}" -gt 0 ] || status=1
