@@ -1,5 +1,6 @@
 #include "cli/disk_tools_main.h"
 
+#include <csignal>
 #include <string_view>
 #include <vector>
 
@@ -24,6 +25,7 @@ int work_on_images(const ImageCommand& command) {
 }  // namespace
 
 int disk_tools_main(int argc, const char* const* argv) {
+  ::signal(SIGXFSZ, SIG_IGN);  // an error of the write, after which nothing is left behind
   if (auto ready = ensure_standard_descriptors(); !ready) return fail_with(ready.error());
   std::vector<std::string_view> arguments;
   for (int i = 1; i < argc; ++i) arguments.emplace_back(argv[i]);
