@@ -263,7 +263,7 @@ class Oracle {
   void resize(uint64_t bytes) {
     drain();
     int result = -1;
-    disk_->resize(bytes, [&](int error) { result = error; });
+    disk_->resize(bytes, [&](const Result<void>& ended) { result = errno_of(ended); });
     while (result < 0 && queue_.end_one()) {
     }
     CHECK(result == 0);

@@ -62,19 +62,58 @@ int print_version() {
   return succeed();
 }
 
+Error bad_positional(const CommandLine& line, size_t index, std::string_view why) {
+  return Error::invalid(format_text("Error parsing positional argument '{}' with value '{}': {}",
+                                    line.command().positionals[index].name, line.positionals[index],
+                                    why));
+}
+
 /// A plain integer argument (cli.md 1.1.2): decimal digits, perhaps after a `+`.
-Result<uint32_t> positional_number(const CommandLine& line, size_t index) {
+template <class T>
+Result<T> positional_number(const CommandLine& line, size_t index) {
   std::string_view text = line.positionals[index];
   std::string_view digits = text.starts_with('+') ? text.substr(1) : text;
-  uint32_t number = 0;
+  T number = 0;
   const char* end = digits.data() + digits.size();
   auto [stopped, code] = std::from_chars(digits.data(), end, number);
   if (code == std::errc() && stopped == end) return number;
-  return fail(Error::invalid(format_text(
-      "Error parsing positional argument '{}' with value '{}': not a decimal number "
-      "from 0 to {}",
-      line.command().positionals[index].name, text, std::numeric_limits<uint32_t>::max())));
+  return fail(bad_positional(
+      line, index,
+      format_text("not a decimal number from 0 to {}", std::numeric_limits<T>::max())));
 }
+
+Result<control::Request> resize_request(const CommandLine& line) {
+  constexpr uint64_t kSector = 512;
+  const auto index = TRY(positional_number<uint64_t>(line, 0));
+  const auto bytes = TRY(positional_number<uint64_t>(line, 1));
+  if (bytes == 0 || bytes % kSector != 0) {
+    return fail(bad_positional(
+        line, 1, format_text("a disk has a number of sectors; give a multiple of {}", kSector)));
+  }
+  return control::DiskCommand{.disk_index = index,
+                              .command = control::disk_command::Resize{.new_size = bytes}};
+}
+
+/// What the VM's answer to `disk resize` may come from; it logs the exact reason itself.
+std::string_view explain_resize(std::errc code) {
+  switch (code) {
+    case std::errc::no_such_device:
+      return "the VM has no disk of that index: --block, --rwdisk, --root and the like are counted "
+             "from 0 in the order of its command line, disks of --vhost-user are not";
+    case std::errc::read_only_file_system:
+      return "the disk is read-only in this VM; to change its size, start the VM without ro";
+    case std::errc::invalid_argument:
+      return "the disk cannot have this size, or its process has just ended; the VM's log says "
+             "which, and what helps";
+    case std::errc::io_error:
+      return "the size is as it was, for the image's format or the host does not let it change; "
+             "the VM's log says why, and what helps";
+    default:
+      return {};
+  }
+}
+
+bool is_disk_resize(const CommandLine& line) { return line.command_name() == "disk resize"; }
 
 /// What a control subcommand asks of the VM; none for the other subcommands.
 Result<std::optional<control::Request>> control_request(const CommandLine& line) {
@@ -85,8 +124,10 @@ Result<std::optional<control::Request>> control_request(const CommandLine& line)
   if (name == "suspend") return control::SuspendVcpus();
   if (name == "resume") return control::ResumeVcpus();
   if (name == "gpe") {
-    return control::Gpe{.gpe = TRY(positional_number(line, 0)), .clear_evt = std::nullopt};
+    return control::Gpe{.gpe = TRY(positional_number<uint32_t>(line, 0)),
+                        .clear_evt = std::nullopt};
   }
+  if (is_disk_resize(line)) return TRY(resize_request(line));
   return std::nullopt;
 }
 
@@ -101,7 +142,9 @@ int dispatch(const CommandLine& line, RunOptions options, const ServeOptions& se
   if (!request) return refuse(request.error());
   if (*request) {
     std::string vm_socket(line.positionals.back());
-    return control::run_simple_client(name, vm_socket, **std::move(request));
+    const bool resizes = is_disk_resize(line);
+    return control::run_simple_client(resizes ? "disk" : name, vm_socket, **std::move(request),
+                                      stdout, resizes ? explain_resize : nullptr);
   }
   return refuse(
       Error::invalid(format_text("`crosvm {}` is not supported by this build yet", name)));

@@ -8,10 +8,12 @@
 #include <cstdlib>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "control/socket.h"
 
 namespace crosvm {
 namespace {
@@ -100,6 +102,13 @@ TEST(CliTest, ArgumentMistakesExitWith35) {
       {{"gpe", "1x", "s"},
        "Error parsing positional argument 'GPE' with value '1x': not a decimal"},
       {{"gpe", "4294967296", "s"}, "'GPE' with value '4294967296'"},
+      {{"disk", "resize", "x", "512", "s"}, "'DISK_INDEX' with value 'x': not a decimal number"},
+      {{"disk", "resize", "0", "1G", "s"}, "'NEW_SIZE' with value '1G': not a decimal number"},
+      {{"disk", "resize", "0", "1000", "s"},
+       "'NEW_SIZE' with value '1000': a disk has a number of sectors; give a multiple of 512"},
+      {{"disk", "resize", "0", "0", "s"}, "'NEW_SIZE' with value '0'"},
+      {{"disk", "resize", "0", "-512", "s"}, "Unrecognized argument: -512"},
+      {{"disk", "resize", "0", "512"}, "Required positional arguments not provided: VM_SOCKET"},
       {{"suspend", "--full", "s"}, "--full is not supported by this build yet"},
       {{"disk"}, "One of the following subcommands must be present: help, resize"},
       {{"balloon", "1", "s"}, "`crosvm balloon` is not supported by this build yet"},
@@ -165,6 +174,38 @@ TEST(CliTest, NumbersOfControlSubcommandsAreRead) {
   Outcome outcome = crosvm({"gpe", "+7", "/nonexistent/vm.sock"});
   EXPECT_EQ(outcome.status, 1);
   EXPECT_THAT(outcome.err, HasSubstr("gpe subcommand failed"));
+}
+
+/// The VM is not needed for it: what it may answer is explained (cli.md 4.4).
+TEST(CliTest, DiskResizeAsksTheVmAndSaysWhatItsAnswerMeans) {
+  const std::string path = testing::TempDir() + "resize.sock";
+  std::pair<const char*, const char*> answers[] = {
+      {R"("Ok")", "exiting with success"},
+      {R"({"Err":19})", "the VM has no disk of that index"},
+      {R"({"Err":30})", "the disk is read-only in this VM"},
+      {R"({"Err":22})", "the disk cannot have this size, or its process has just ended"},
+      {R"({"Err":5})", "the VM's log says why"}};
+  for (const auto& [answer, words] : answers) {
+    control::Listener listener = std::move(control::Listener::open(path).value());
+    std::string heard;
+    std::thread vm([&listener, &heard, text = std::string(answer)] {
+      std::optional<PacketSocket> socket;
+      while (!socket) socket = std::move(listener.accept().value());
+      auto packet = socket->receive();
+      while (!packet) packet = socket->receive();
+      heard = (*packet)->text;
+      EXPECT_TRUE(socket->send({.text = text, .fds = {}}));
+    });
+    Outcome outcome = crosvm({"disk", "resize", "2", "1048576", path.c_str()});
+    vm.join();
+    EXPECT_EQ(heard,
+              R"({"DiskCommand":{"disk_index":2,"command":{"Resize":{"new_size":1048576}}}})");
+    const bool ok = answer == answers[0].first;
+    EXPECT_EQ(outcome.status, ok ? 0 : 1) << answer;
+    EXPECT_THAT(outcome.err, HasSubstr(words));
+    EXPECT_EQ(outcome.out.starts_with("unexpected response: error: "), !ok) << outcome.out;
+    EXPECT_THAT(outcome.err, HasSubstr(ok ? "" : "disk subcommand failed"));
+  }
 }
 
 TEST(CliTest, ClientsFailWith1WithoutAVm) {

@@ -47,7 +47,9 @@ inline constexpr Positional kBatteryArguments[] = {{"BATTERY_TYPE", "goldfish"},
                                                    {"TARGET", "its new value"},
                                                    kVmSocket};
 inline constexpr Positional kDiskResizeArguments[] = {
-    {"DISK_INDEX", "position among the disks"}, {"NEW_SIZE", "in bytes"}, kVmSocket};
+    {"DISK_INDEX", "place among the disks on the VM's command line, from 0"},
+    {"NEW_SIZE", "in bytes, a multiple of 512"},
+    kVmSocket};
 inline constexpr Option kAddDisplaysOptions[] = {
     Option("gpu-display", kKeyValues, "A display to add").many(),
 };

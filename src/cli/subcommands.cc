@@ -95,7 +95,7 @@ constexpr Command windows(std::string_view name, std::string_view help) {
 }
 
 constexpr Command kDiskCommands[] = {
-    client("resize", "Change the size of a disk", kDiskResizeArguments),
+    built(client("resize", "Change the size of a disk of a running VM", kDiskResizeArguments)),
     built(client("info", "Say what an image is (not in other crosvm builds)", kImageArguments,
                  kDiskInfoGroups)),
     built(client("check", "Look for damage in an image (not in other crosvm builds)",

@@ -19,7 +19,7 @@ Result<Response> ask(const std::string& socket_path, Request request) {
 }
 
 int run_simple_client(std::string_view name, const std::string& socket_path, Request request,
-                      std::FILE* out) {
+                      std::FILE* out, std::string_view (*explain)(std::errc code)) {
   auto response = ask(socket_path, std::move(request));
   if (response && std::holds_alternative<response::Ok>(*response)) {
     log::info("exiting with success");
@@ -27,6 +27,11 @@ int run_simple_client(std::string_view name, const std::string& socket_path, Req
   }
   if (response) {
     std::fprintf(out, "unexpected response: %s\n", display(*response).c_str());
+    const auto* error = std::get_if<response::Err>(&*response);
+    if (explain && error) {
+      const std::string_view why = explain(static_cast<std::errc>(error->value));
+      if (!why.empty()) log::error("{}", why);
+    }
   } else {
     log::error("{}", response.error().what());
   }

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "control/protocol.h"
 
@@ -14,8 +15,10 @@ namespace crosvm::control {
 Result<Response> ask(const std::string& socket_path, Request request);
 
 /// A subcommand called `name` that succeeds on Ok: silent then; on another answer it writes
-/// "unexpected response: …" to `out`. Logs how it ended. Returns the exit status, 0 or 1.
+/// "unexpected response: …" to `out`. Logs how it ended, and of an errno what `explain` makes of
+/// it. Returns the exit status, 0 or 1.
 int run_simple_client(std::string_view name, const std::string& socket_path, Request request,
-                      std::FILE* out = stdout);
+                      std::FILE* out = stdout,
+                      std::string_view (*explain)(std::errc code) = nullptr);
 
 }  // namespace crosvm::control

@@ -1,9 +1,12 @@
 #include "disk/disk.h"
 
-#include <cerrno>
-
 namespace crosvm {
 
-void Disk::resize(uint64_t, std::function<void(int error)> done) { done(ENOTSUP); }
+void Disk::resize(uint64_t, ResizeDone done) {
+  done(
+      fail(Error(std::errc::not_supported,
+                 "an image of this format keeps its size; use one that crosvm disk convert made of "
+                 "it, raw or qcow2")));
+}
 
 }  // namespace crosvm

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/result.h"
 #include "memory/guest_memory.h"
 
 namespace crosvm {
@@ -41,6 +42,11 @@ class DiskRequest {
   ~DiskRequest() = default;
 };
 
+/// 0, or the errno of an error.
+inline int errno_of(const Result<void>& result) {
+  return result ? 0 : static_cast<int>(result.error().code());
+}
+
 /// What a guest should know of the storage below, in bytes; zero for what nobody knows.
 struct DiskTopology {
   uint32_t physical_block = 0;    ///< a power of two
@@ -68,10 +74,12 @@ class Disk {
   /// `told` is called after a batch of requests has ended and each has been told of.
   virtual void on_batch(std::function<void()> told) = 0;
 
+  using ResizeDone = std::function<void(const Result<void>& result)>;
   /// Makes the disk `bytes` long; what is new reads as zeroes, what is cut off is lost. No request
-  /// is on its way meanwhile. `done` is called with 0 or an errno, perhaps before this returns;
-  /// ENOTSUP where the format cannot.
-  virtual void resize(uint64_t bytes, std::function<void(int error)> done);
+  /// is on its way meanwhile. `done` is called on the loop, perhaps before this returns. Errors say
+  /// why, without the disk's name, and what helps: not_supported where the format cannot,
+  /// read_only_file_system, else the errno of the call; the size has not changed then.
+  virtual void resize(uint64_t bytes, ResizeDone done);
 };
 
 }  // namespace crosvm

@@ -24,9 +24,7 @@ class GuardedDisk : public Disk {
   void start(DiskRequest& request) override;
   void submit() override;
   void on_batch(std::function<void()> told) override { disk_->on_batch(std::move(told)); }
-  void resize(uint64_t bytes, std::function<void(int error)> done) override {
-    disk_->resize(bytes, std::move(done));
-  }
+  void resize(uint64_t bytes, ResizeDone done) override { disk_->resize(bytes, std::move(done)); }
 
  private:
   class FirstBytes;

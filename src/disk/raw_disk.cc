@@ -1,5 +1,7 @@
 #include "disk/raw_disk.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstdint>
 #include <utility>
@@ -11,34 +13,81 @@ namespace crosvm {
 
 using Kind = DiskRequest::Kind;
 
-/// ftruncate, then, for space that is to be there, fallocate.
+/// ftruncate, then, for space that is to be there, fallocate. Of a block device: a look at its
+/// size.
 class RawDisk::Resize final : public FileDone {
  public:
-  Resize(RawDisk& disk, uint64_t bytes, std::function<void(int)> done)
-      : disk_(disk), bytes_(bytes), done_(std::move(done)) {}
+  Resize(RawDisk& disk, uint64_t bytes, ResizeDone done)
+      : disk_(disk), bytes_(bytes), former_(disk.size_), done_(std::move(done)) {}
 
   void begin() {
-    disk_.file_->queue({.kind = FileOperation::Kind::kTruncate, .length = bytes_, .done = this});
+    if (disk_.facts_.is_block_device) return look();
+    truncate(Step::kTruncate, bytes_);
   }
 
   void file_done(int64_t result) override {
-    if (result < 0) return end(static_cast<int>(-result));
-    const uint64_t former = std::exchange(disk_.size_, bytes_);
-    if (disk_.options_.sparse || bytes_ <= former || std::exchange(allocating_, true))
-      return end(0);
-    disk_.file_->queue({.kind = FileOperation::Kind::kAllocate,
-                        .offset = former,
-                        .length = bytes_ - former,
-                        .done = this});
+    switch (step_) {
+      case Step::kLook:
+        return seen(result);
+      case Step::kTruncate:
+        if (result < 0) return refuse("changing its size", result);
+        disk_.size_ = bytes_;
+        if (disk_.options_.sparse || bytes_ <= former_) return end({});
+        return allocate();
+      case Step::kAllocate:
+        if (result >= 0) return end({});
+        failure_ = result;
+        disk_.size_ = former_;
+        return truncate(Step::kUndo, former_);
+      case Step::kUndo:
+        return refuse("allocating its new space", failure_);
+    }
   }
 
  private:
-  void end(int error) { std::exchange(done_, nullptr)(error); }
+  enum class Step : uint8_t { kLook, kTruncate, kAllocate, kUndo };
+
+  void queue(Step step, FileOperation operation) {
+    step_ = step;
+    operation.done = this;
+    disk_.file_->queue(operation);
+  }
+  void look() {
+    queue(Step::kLook, {.kind = FileOperation::Kind::kSeek, .offset = 0, .flags = SEEK_END});
+  }
+  void truncate(Step step, uint64_t bytes) {
+    queue(step, {.kind = FileOperation::Kind::kTruncate, .length = bytes});
+  }
+  void allocate() {
+    queue(Step::kAllocate,
+          {.kind = FileOperation::Kind::kAllocate, .offset = former_, .length = bytes_ - former_});
+  }
+  void seen(int64_t result) {
+    if (result < 0) return refuse("finding out its size", result);
+    const auto present = static_cast<uint64_t>(result);
+    if (present != bytes_) {
+      return end(fail(
+          Error(std::errc::not_supported,
+                format_text(
+                    "it is a block device of {} bytes; change that on the host first, and ask for "
+                    "the size that it has then",
+                    present))));
+    }
+    disk_.size_ = bytes_;
+    end({});
+  }
+  void refuse(std::string_view doing, int64_t result) {
+    end(fail(Error::from_errno(doing, format_text("from {} to {} bytes", former_, bytes_),
+                               static_cast<int>(-result))));
+  }
+  void end(const Result<void>& result) { std::exchange(done_, nullptr)(result); }
 
   RawDisk& disk_;
   const uint64_t bytes_;
-  bool allocating_ = false;
-  std::function<void(int)> done_;
+  const uint64_t former_;
+  Step step_ = Step::kTruncate;
+  int64_t failure_ = 0;
+  ResizeDone done_;
 };
 
 RawDisk::RawDisk(std::unique_ptr<AsyncFile> file, const RawImageFacts& facts,
@@ -173,10 +222,19 @@ void RawDisk::submit() {
 
 // ---- size
 
-void RawDisk::resize(uint64_t bytes, std::function<void(int error)> done) {
-  if (options_.read_only) return done(EROFS);
-  if (facts_.is_block_device) return done(bytes == size_ ? 0 : ENOTSUP);
-  if (bytes % facts_.alignment.offset != 0 || bytes > INT64_MAX) return done(EINVAL);
+void RawDisk::resize(uint64_t bytes, ResizeDone done) {
+  if (options_.read_only) {
+    return done(fail(Error(std::errc::read_only_file_system, "it is open for reading alone")));
+  }
+  if (bytes % facts_.alignment.offset != 0) {
+    return done(
+        fail(Error::invalid(format_text("{} bytes are not a multiple of {}, which direct I/O needs",
+                                        bytes, facts_.alignment.offset))));
+  }
+  if (bytes > INT64_MAX) {
+    return done(fail(Error(std::errc::file_too_large,
+                           format_text("{} bytes are more than a file can have", bytes))));
+  }
   resize_ = std::make_unique<Resize>(*this, bytes, std::move(done));
   resize_->begin();
   file_->submit();

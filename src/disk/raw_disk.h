@@ -36,8 +36,9 @@ class RawDisk : public Disk {
   void submit() override;
   void on_batch(std::function<void()> told) override;
   /// Of a regular file; requests on their way within both sizes are not disturbed. Without `sparse`
-  /// the host's space for what is new is allocated.
-  void resize(uint64_t bytes, std::function<void(int error)> done) override;
+  /// the host's space for what is new is allocated. A block device is no longer or shorter for it:
+  /// `bytes` must be the size that it has by now.
+  void resize(uint64_t bytes, ResizeDone done) override;
 
  private:
   class Operation;

@@ -398,7 +398,7 @@ TEST_P(RawDiskTest, GrowsAndShrinks) {
   std::optional<int> result;
   auto resize = [&](uint64_t bytes) {
     result.reset();
-    disk_->resize(bytes, [&](int error) { result = error; });
+    disk_->resize(bytes, [&](const Result<void>& ended) { result = errno_of(ended); });
     while (!result) EXPECT_TRUE(loop_->run_once(std::chrono::seconds(10)));
     return *result;
   };
@@ -414,6 +414,11 @@ TEST_P(RawDiskTest, GrowsAndShrinks) {
   EXPECT_EQ(disk_->size(), 4096u);
   faults_.clear();
   open({.sparse = false});
+  faults_.add({.kind = FileKind::kAllocate, .error = ENOSPC});
+  EXPECT_EQ(resize(1 << 20), ENOSPC);
+  EXPECT_EQ(disk_->size(), 4096u);
+  EXPECT_EQ(file_.size(), 4096u) << "the host has the space back";
+  faults_.clear();
   ASSERT_EQ(resize(1 << 20), 0);
   EXPECT_GE(file_.host_sectors(), ((1u << 20) - 4096) / 512);
   open({.read_only = true});

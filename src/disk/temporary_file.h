@@ -42,6 +42,11 @@ class TemporaryFile {
     EXPECT_EQ(::pwrite(fd_.get(), text.data(), text.size(), static_cast<off_t>(offset)),
               static_cast<ssize_t>(text.size()));
   }
+  uint64_t size() const {
+    struct stat status;
+    EXPECT_EQ(::fstat(fd_.get(), &status), 0);
+    return static_cast<uint64_t>(status.st_size);
+  }
   /// What it takes on the host, in units of 512 bytes.
   uint64_t host_sectors() const {
     struct stat status;

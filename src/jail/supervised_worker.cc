@@ -40,6 +40,7 @@ SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder ord
       rules_(rules),
       order_(std::move(order)),
       files_(std::move(files), rules.restarts),
+      commands_(order_.name),
       channel_(Fd(), kWorkerPackets) {
   order_.restarts = rules_.restarts;
 }
@@ -116,6 +117,10 @@ VhostUserOptions SupervisedWorker::backend_options(const DeviceInfo& info) {
     later([this] { disconnected(); });
     return rules_.restarts ? AfterLoss::kAwaitAnother : AfterLoss::kGiveUp;
   };
+  options.command = [this, alive = std::weak_ptr(alive_)](DeviceCommand command,
+                                                          const CommandDone& done) {
+    if (!alive.expired()) commands_.ask(std::move(command), done);
+  };
   return options;
 }
 
@@ -139,7 +144,23 @@ Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::first_backend() {
   connected_ = true;
   backend_ = backend->remote();
   phase_ = Phase::kServing;
+  TRY(with_context(serve_commands(), name()));
   return std::unique_ptr<DeviceBackend>(std::move(backend));
+}
+
+Result<void> SupervisedWorker::serve_commands() {
+  channel_watch_ =
+      TRY(context_.loop.watch(channel_.fd(), EPOLLIN, [this](uint32_t) { command_answered(); }));
+  commands_.serve(channel_);
+  return {};
+}
+
+void SupervisedWorker::command_answered() {
+  auto packet = channel_.receive();
+  if (packet && *packet && commands_.answered(**packet)) return;
+  // It has gone, and the spawner will say why; or it speaks without being asked.
+  context_.loop.unwatch(std::exchange(channel_watch_, 0));
+  kill();
 }
 
 // ---- its end
@@ -157,6 +178,7 @@ void SupervisedWorker::ended(std::string cause) {
   if (gone_) return;
   gone_ = true;
   cause_ = std::move(cause);
+  commands_.lost();
   if (phase_ == Phase::kStarting || phase_ == Phase::kEnded) return;
   if (!backend_.alive()) return forget_process();  // let go of in good order
   if (!rules_.restarts) return give_up(cause_);
@@ -269,12 +291,14 @@ void SupervisedWorker::reconnected(Result<void> result) {
   } else if (phase_ == Phase::kReplacing) {
     log::info("{}: its new process serves it", name());
     phase_ = Phase::kServing;
+    if (!gone_ && !serve_commands()) kill();
   }
   if (gone_) dies();
 }
 
 void SupervisedWorker::give_up(const std::string& cause) {
   phase_ = Phase::kEnded;
+  commands_.close();
   forget_process();
   backend_.give_up();
   context_.died(name(), cause);

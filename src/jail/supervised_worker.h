@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "jail/broker_channel.h"
 #include "jail/spawner.h"
+#include "jail/worker_commands.h"
 #include "jail/worker_order.h"
 #include "vhost/vhost_user_backend.h"
 
@@ -86,6 +87,8 @@ class SupervisedWorker {
   bool may_restart();
   void answered();
   void reconnected(Result<void> result);
+  Result<void> serve_commands();
+  void command_answered();
   void kill();
   void give_up(const std::string& cause);
   void forget_process();
@@ -94,6 +97,7 @@ class SupervisedWorker {
   Rules rules_;
   WorkerOrder order_;
   BrokerDesk files_;
+  WorkerCommands commands_;
   Phase phase_ = Phase::kStarting;
   uint32_t number_ = 0;
   std::string cause_;  // of the end of the present process

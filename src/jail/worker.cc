@@ -15,6 +15,7 @@
 #include "jail/enter_jail.h"
 #include "jail/seccomp_filter.h"
 #include "jail/spawner_process.h"
+#include "jail/worker_commands.h"
 #include "jail/worker_order.h"
 #include "vhost/vhost_user_server.h"
 #include "virtio/device_rings.h"
@@ -40,8 +41,7 @@ class Worker {
     std::vector<IoUring> rings =
         make_device_rings(order.name, opened->rings(), std::exchange(order.io_witness, {}));
     loop_ = TRY(EventLoop::create());
-    channel_watch_ =
-        TRY(loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { vmm_has_gone(); }));
+    channel_watch_ = TRY(loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { hear_vmm(); }));
     const SeccompProgram filter = TRY(find_filter(order));
     JailConfig jail;
     jail.pivot_root = order.pivot_root;
@@ -75,6 +75,18 @@ class Worker {
   }
 
  private:
+  /// While the device is served: commands for it, and the end.
+  void hear_vmm() {
+    auto packet = channel_.receive();
+    if (!packet || !*packet) return vmm_has_gone();
+    auto command = decode_device_command(*std::move(*packet));
+    auto answer = [this](const Result<std::string>& said) {
+      (void)channel_.send(encode_command_answer(said));  // else nobody is there to tell
+    };
+    if (!command) return answer(fail(std::move(command).error()));
+    server_->command(*std::move(command), answer);
+  }
+
   /// Once: the device's last requests still need the loop.
   void vmm_has_gone() {
     loop_->unwatch(channel_watch_);

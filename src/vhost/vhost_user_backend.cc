@@ -3,6 +3,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/format.h"
 #include "vhost/vhost_user_device.h"
 
 namespace crosvm {
@@ -61,6 +62,19 @@ void VhostUserBackend::load_state(std::vector<std::byte> state,
   post([device = peer_.get(), state = std::move(state), done = std::move(done)] {
     device->load_state(state, done);
   });
+}
+
+void VhostUserBackend::command(DeviceCommand command, CommandDone done) {
+  const auto& carry = peer_->options().command;
+  if (!carry) {
+    return done(fail(Error(
+        std::errc::not_supported,
+        format_text("{}: another program serves it by vhost-user, which has no words for '{}'; ask "
+                    "that program",
+                    info().name, command.name))));
+  }
+  auto shared = std::make_shared<DeviceCommand>(std::move(command));
+  post([&carry, shared, done = surely(std::move(done))] { carry(std::move(*shared), done); });
 }
 
 bool VhostUserBackend::Remote::alive() const {

@@ -46,6 +46,10 @@ struct VhostUserOptions {
   /// Called on the loop when the back-end is gone, with the cause, which has been logged. It must
   /// not end the VhostUserBackend. None: kGiveUp.
   std::function<AfterLoss(const Error& cause)> disconnected{};
+  /// Takes a DeviceCommand to a back-end of ours, by a way that is not vhost-user's. On the loop;
+  /// it must not end the VhostUserBackend. None: the back-end is another program's, which knows
+  /// none.
+  std::function<void(DeviceCommand, CommandDone)> command{};
 };
 
 class VhostUserDevice;
@@ -113,6 +117,8 @@ class VhostUserBackend : public LoopBackend {
   /// not_connected. From any thread, one at a time.
   void save_state(std::function<void(Result<std::vector<std::byte>>)> done);
   void load_state(std::vector<std::byte> state, std::function<void(Result<void>)> done);
+
+  void command(DeviceCommand command, CommandDone done) override;
 
   /// A hold on the backend for whoever gives it other back-ends; may outlive it, and does nothing
   /// then.

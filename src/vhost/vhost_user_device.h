@@ -23,6 +23,7 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
  public:
   VhostUserDevice(EventLoop& loop, VhostUserOptions options);
   ~VhostUserDevice() override;
+  const VhostUserOptions& options() const { return options_; }
 
   // Before the loop knows of it:
   Result<void> begin(Fd socket);

@@ -105,6 +105,10 @@ VhostUserServer::~VhostUserServer() {
 
 const DeviceInfo& VhostUserServer::info() const { return state_->device->info; }
 
+void VhostUserServer::command(DeviceCommand command, CommandDone done) {
+  state_->host->command(std::move(command), std::move(done));
+}
+
 Result<void> VhostUserServer::serve(Fd socket) {
   CHECK(!state_->session && !state_->next);
   if (!state_->stopping) return state_->begin(std::move(socket));

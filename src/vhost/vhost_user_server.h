@@ -39,6 +39,9 @@ class VhostUserServer {
   /// The device as a front-end sees it.
   const DeviceInfo& info() const;
 
+  /// As of DeviceHost.
+  void command(DeviceCommand command, CommandDone done);
+
   /// Serves the front-end at the other end of a stream socket, once the rings of the one before
   /// have stopped and the device has been reset. Only when there is none, or it has gone. Errors:
   /// the descriptor cannot be watched.

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "memory/guest_memory.h"
+#include "virtio/device_command.h"
 #include "virtio/ring_position.h"
 #include "virtio/virtqueue.h"
 
@@ -70,6 +71,12 @@ class DeviceBackend {
   /// device made of it. When writes come faster than the device takes them, at least the last one
   /// to each place reaches it.
   virtual void set_config(size_t offset, std::vector<std::byte> data) = 0;
+
+  /// Not one of vhost: asks a device of ours for something (VirtioDevice::command). `done` is
+  /// called once, on any thread, perhaps before this returns, and however long the device takes.
+  /// Errors: not_supported for a command that it does not know, and where nobody can ask it;
+  /// not_connected when it goes first; else what the device says.
+  virtual void command(DeviceCommand command, CommandDone done);
 };
 
 }  // namespace crosvm

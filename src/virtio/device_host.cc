@@ -404,6 +404,13 @@ void DeviceHost::set_config(size_t offset, std::span<const std::byte> data) {
   if (!state_->config_told) config_changed();
 }
 
+void DeviceHost::command(DeviceCommand command, CommandDone done) {
+  auto named = [name = state_->name, done = std::move(done)](Result<std::string> answer) {
+    done(with_context(std::move(answer), name));
+  };
+  state_->device->command(std::move(command), std::move(named));
+}
+
 Result<void> DeviceHost::set_mtu(uint16_t mtu) const { return state_->device->set_mtu(mtu); }
 
 void DeviceHost::config_changed() {

@@ -79,6 +79,8 @@ class DeviceHost : private DeviceEvents {
                       InFlight in_flight = InFlight::kFinish);
   void reset(std::function<void()> done);
   void set_config(size_t offset, std::span<const std::byte> data);
+  /// As of VirtioDevice; errors name the device.
+  void command(DeviceCommand command, CommandDone done);
   /// Errors: those of VirtioDevice::set_mtu.
   Result<void> set_mtu(uint16_t mtu) const;
 

@@ -219,4 +219,12 @@ void LocalBackend::set_config(size_t offset, std::vector<std::byte> data) {
   state_->post_config_write(offset, std::move(data));
 }
 
+void LocalBackend::command(DeviceCommand command, CommandDone done) {
+  // Shared, as what is posted must be copyable.
+  auto shared = std::make_shared<DeviceCommand>(std::move(command));
+  state_->post([shared, done = surely(std::move(done))](DeviceHost& host) {
+    host.command(std::move(*shared), done);
+  });
+}
+
 }  // namespace crosvm

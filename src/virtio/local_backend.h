@@ -32,6 +32,7 @@ class LocalBackend : public DeviceBackend {
   void get_vring_base(uint16_t index, std::function<void(RingPosition)> done) override;
   void reset(std::function<void()> done) override;
   void set_config(size_t offset, std::vector<std::byte> data) override;
+  void command(DeviceCommand command, CommandDone done) override;
 
  private:
   struct State;

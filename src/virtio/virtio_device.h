@@ -11,6 +11,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "virtio/device_command.h"
 #include "virtio/device_state.h"
 #include "virtio/ring_position.h"
 #include "virtio/shared_memory.h"
@@ -69,6 +70,10 @@ class VirtioDevice {
   /// Network devices that offer VIRTIO_NET_F_MTU: the MTU of the host's side, in bytes, which
   /// config_space shows from now on. Errors: it cannot be.
   virtual Result<void> set_mtu(uint16_t mtu);
+
+  /// Does what the VMM asks for. `done` is called on the loop, perhaps before this returns; when
+  /// the device goes first, never. Errors: not_supported for a command that it does not know.
+  virtual void command(DeviceCommand command, CommandDone done);
 
   /// Takes the queue and listens to it (Virtqueue::listen). Errors: the device cannot run this
   /// queue, and needs a reset.

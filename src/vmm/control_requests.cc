@@ -30,6 +30,23 @@ control::Response answer(const Result<void>& result) {
   return answer(result.error().code());
 }
 
+/// cli.md 4.4: a disk that is not there, one that is read-only, a process that is not there; what
+/// cannot be is told like the last, and all else is a failure.
+control::Response answer_of_disk(const Result<std::string>& resized) {
+  if (resized) return response::Ok{};
+  warn(resized.error());
+  switch (const std::errc code = resized.error().code()) {
+    case std::errc::no_such_device:
+    case std::errc::read_only_file_system:
+    case std::errc::invalid_argument:
+      return answer(code);
+    case std::errc::not_connected:
+      return answer(std::errc::invalid_argument);
+    default:
+      return answer(std::errc::io_error);
+  }
+}
+
 response::HypervisorKind kind_named(std::string_view name) {
   auto names = names_of(response::HypervisorKind());
   auto found = std::ranges::find(names, name);
@@ -43,6 +60,7 @@ struct Executor {
   Machine& machine;
   const std::function<void()>& stop;
   const Reply& reply;
+  const std::weak_ptr<bool> open;
 
   void operator()(control::Exit&) const {
     reply(response::Ok{});
@@ -74,6 +92,19 @@ struct Executor {
   void operator()(control::ResumeVcpus&) const {
     machine.vcpus().resume();
     reply(response::Ok{});
+  }
+  void operator()(control::DiskCommand& disk) const {
+    const auto& resize = std::get<control::disk_command::Resize>(disk.command);
+    // The reply stays with the loop's thread, whichever thread lets go of this last.
+    auto own = std::make_shared<std::optional<Reply>>(reply);
+    auto done = [&loop = loop, open = open, own](const Result<std::string>& resized) {
+      if (open.expired()) return;  // the loop may be gone, too
+      auto said = std::make_shared<Result<std::string>>(resized);
+      loop.post([own, said] { (*std::exchange(*own, std::nullopt))(answer_of_disk(*said)); });
+    };
+    machine.command_device(
+        "block", disk.disk_index,
+        {.name = "resize", .arguments = std::to_string(resize.new_size), .fds = {}}, done);
   }
   void operator()(control::MakeRT&) const { reply(response::Ok{}); }
   void operator()(control::VcpuPidTid&) const {
@@ -112,9 +143,11 @@ std::optional<std::string> ControlRequests::made_file() const {
 
 Result<void> ControlRequests::serve(EventLoop& loop, Machine& machine, std::function<void()> stop) {
   if (!listener_) return {};
-  auto handler = [&loop, &machine, stop = std::move(stop)](Request request, const Reply& reply) {
+  open_ = std::make_shared<bool>(true);
+  auto handler = [&loop, &machine, stop = std::move(stop), open = std::weak_ptr(open_)](
+                     Request request, const Reply& reply) {
     log::debug("control request: {}", control::name_of(request));
-    std::visit(Executor{loop, machine, stop, reply}, request);
+    std::visit(Executor{loop, machine, stop, reply, open}, request);
   };
   server_ = TRY(control::Server::create(loop, std::move(*listener_), std::move(handler)));
   listener_.reset();
@@ -124,6 +157,8 @@ Result<void> ControlRequests::serve(EventLoop& loop, Machine& machine, std::func
 void ControlRequests::close() {
   server_.reset();
   listener_.reset();
+  open_.reset();  // last: whoever finds it gone lets go of a reply on a thread that is not the
+                  // loop's
 }
 
 }  // namespace crosvm

@@ -28,6 +28,7 @@ class ControlRequests {
  private:
   std::optional<control::Listener> listener_;
   std::unique_ptr<control::Server> server_;
+  std::shared_ptr<bool> open_;  // until `close`: answers that come late find somebody
 };
 
 }  // namespace crosvm

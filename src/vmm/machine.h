@@ -8,6 +8,7 @@
 #include "base/event_loop.h"
 #include "base/result.h"
 #include "jail/workers.h"
+#include "virtio/device_command.h"
 #include "vmm/config.h"
 #include "vmm/exit_state.h"
 #include "vmm/vcpu_group.h"
@@ -33,6 +34,12 @@ class Machine {
   /// `clear` lowers the event again when it is signalled; none: it is a pulse.
   virtual Result<void> raise_gpe(uint32_t number, Fd clear) = 0;
   virtual Result<void> raise_rtc(Fd clear) = 0;
+
+  /// Asks the virtio device of `type` that comes at place `index`, from 0, among those of its type
+  /// on the command line. `done` is called as of DeviceBackend::command. Errors: no_such_device, or
+  /// those of that.
+  virtual void command_device(std::string_view type, size_t index, DeviceCommand command,
+                              CommandDone done) = 0;
 
   /// The backend's VM descriptor and name for the control socket's VmDescriptor.
   virtual Result<Fd> duplicate_vm_descriptor() = 0;

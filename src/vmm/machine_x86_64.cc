@@ -386,6 +386,11 @@ Result<void> MachineX86::raise_rtc(Fd clear) {
   return {};
 }
 
+void MachineX86::command_device(std::string_view type, size_t index, DeviceCommand command,
+                                CommandDone done) {
+  virtio_.command(type, index, std::move(command), std::move(done));
+}
+
 void MachineX86::stop() {
   if (stop_event_) signal_eventfd(stop_event_);
   vcpus_.exit();

@@ -41,6 +41,8 @@ class MachineX86 : public Machine {
   Result<void> press_sleep_button() override;
   Result<void> raise_gpe(uint32_t number, Fd clear) override;
   Result<void> raise_rtc(Fd clear) override;
+  void command_device(std::string_view type, size_t index, DeviceCommand command,
+                      CommandDone done) override;
   Result<Fd> duplicate_vm_descriptor() override { return vm_->duplicate_descriptor(); }
   std::string_view hypervisor_name() override { return vm_->backend_name(); }
 

@@ -61,8 +61,23 @@ Result<std::vector<std::unique_ptr<DeviceBackend>>> VirtioDevices::run(Workers* 
       backends.push_back(TRY(LocalBackend::create(device.request.name, std::move(device.opened))));
     }
   }
+  for (size_t i = 0; i < devices.size(); ++i) devices[i].running = backends[i].get();
   TRY(frontends.finish(backends));
   return backends;
+}
+
+void VirtioDevices::command(std::string_view type, size_t index, DeviceCommand command,
+                            CommandDone done) {
+  size_t seen = 0;
+  for (const Device& device : devices) {
+    if (device.request.type != type || seen++ != index) continue;
+    return device.running->command(std::move(command), std::move(done));
+  }
+  done(fail(Error(std::errc::no_such_device,
+                  format_text("this VM has {} devices of the kind '{}', and no number {}: they are "
+                              "counted from 0 in the order of the command line, without those that "
+                              "other programs serve (--vhost-user)",
+                              seen, type, index))));
 }
 
 Result<std::vector<PciWish>> VirtioDevices::wishes() const {

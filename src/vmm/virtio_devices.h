@@ -22,7 +22,8 @@ struct VirtioDevices {
   struct Device {
     DeviceRequest request;
     std::unique_ptr<OpenedDevice> opened;
-    uint32_t worker = 0;  ///< its number, once `start` was called
+    uint32_t worker = 0;               ///< its number, once `start` was called
+    DeviceBackend* running = nullptr;  ///< since `run`; whoever has it by now lets it live
   };
   std::vector<Device> devices;
   /// The consoles among them, which pass bytes on; they outlive the devices.
@@ -39,6 +40,9 @@ struct VirtioDevices {
   /// Runs each, in its process, or in this one when `workers` is null. In the same order, with
   /// `frontends` last.
   Result<std::vector<std::unique_ptr<DeviceBackend>>> run(Workers* workers);
+
+  /// As Machine::command_device. After `run`, as long as the backends live.
+  void command(std::string_view type, size_t index, DeviceCommand command, CommandDone done);
 
   /// What each asks of PCI. Errors: invalid_argument for an address that is none.
   Result<std::vector<PciWish>> wishes() const;

@@ -149,8 +149,8 @@ class Worker {
     const uint64_t id = ++last_id_;
     log_.add({.kind = EventKind::kResize, .id = id, .count = sectors});
     bool is_done = false;
-    disk_->resize(sectors * kSector, [&](int error) {
-      log_.add({.kind = EventKind::kEnd, .error = error, .id = id});
+    disk_->resize(sectors * kSector, [&](const Result<void>& result) {
+      log_.add({.kind = EventKind::kEnd, .error = errno_of(result), .id = id});
       is_done = true;
     });
     while (!is_done) TRY(loop_->run_once(std::chrono::seconds(1)));

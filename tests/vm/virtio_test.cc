@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
+#include <string>
+#include <utility>
 
 #include "agent_guest.h"
 
@@ -137,6 +139,73 @@ TEST(VirtioTest, DriversComeAndGoUnderLoad) {
   EXPECT_EQ(result.status, 0) << result.errors;
   EXPECT_EQ(result.output, "done\n");
   EXPECT_EQ(guest.power_off(), 0);
+}
+
+/// `crosvm disk resize`: the guest uses what is new, and finds an end where the disk was cut.
+TEST(VirtioTest, DisksChangeTheirSizeUnderTheGuest) {
+  ScratchDirectory scratch;
+  const std::string socket = scratch.path() + "/vm.sock";
+  const std::string raw = make_image(scratch, "raw", 8 * kMiB);
+  const std::string qcow2 = scratch.path() + "/qcow2";
+  VmProcess maker({"--no-syslog", "create_qcow2", qcow2, std::to_string(8 * kMiB)});
+  ASSERT_EQ(maker.wait_exit(), 0) << maker.errors();
+  AgentGuest guest({.vcpus = 2, .extra = {"-s", socket, "--block", raw, "--block", qcow2}});
+  const std::pair<const char*, const char*> disks[] = {{"1", "vdb"}, {"2", "vdc"}};
+  for (const auto& [index, disk] : disks) {
+    SCOPED_TRACE(disk);
+    auto resize = [&, at = std::string(index), name = std::string(disk)](uint64_t bytes) {
+      VmProcess client({"--no-syslog", "disk", "resize", at, std::to_string(bytes), socket});
+      EXPECT_EQ(client.wait_exit(), 0) << client.errors();
+      // The guest's driver hears of it a little later.
+      const std::string size = std::to_string(bytes);
+      EXPECT_EQ(guest.output_of("for i in $(seq 300); do [ $(blockdev --getsize64 /dev/" + name +
+                                ") = " + size +
+                                " ] && break; sleep 0.1; done; blockdev"
+                                " --getsize64 /dev/" +
+                                name + "; cat /sys/block/" + name + "/size"),
+                size + "\n" + std::to_string(bytes / 512) + "\n");
+    };
+    const std::string device = std::string("/dev/") + disk;
+    guest.output_of("head -c 4M /dev/urandom >/run/old; dd if=/run/old of=" + device +
+                    " bs=1M oflag=direct 2>/dev/null");
+    resize(24 * kMiB);
+    EXPECT_EQ(guest.output_of("set -e; head -c 16M /dev/urandom >/run/new\n"
+                              "dd if=/run/new of=" +
+                              device +
+                              " bs=1M seek=8 oflag=direct 2>/dev/null\n"
+                              "dd if=" +
+                              device +
+                              " bs=1M skip=8 iflag=direct 2>/dev/null |"
+                              " cmp - /run/new\n"
+                              "dd if=" +
+                              device +
+                              " bs=1M count=4 iflag=direct 2>/dev/null |"
+                              " cmp - /run/old && echo same"),
+              "same\n");
+    resize(4 * kMiB);
+    EXPECT_EQ(guest.output_of("dd if=" + device +
+                              " bs=1M iflag=direct 2>/dev/null |"
+                              " cmp - /run/old && echo same"),
+              "same\n");
+    EXPECT_NE(guest
+                  .shell("dd if=/dev/zero of=" + device +
+                         " bs=4096 seek=1024 count=1"
+                         " oflag=direct")
+                  .status,
+              0);
+    resize(8 * kMiB);
+    EXPECT_EQ(guest.output_of("dd if=" + device +
+                              " bs=1M skip=4 iflag=direct 2>/dev/null |"
+                              " tr -d '\\0' | wc -c"),
+              "0\n")
+        << "what was cut off does not come back";
+  }
+  EXPECT_EQ(guest.power_off(), 0);
+  struct stat facts{};
+  EXPECT_EQ(::stat(raw.c_str(), &facts), 0);
+  EXPECT_EQ(static_cast<uint64_t>(facts.st_size), 8 * kMiB);
+  VmProcess check({"--no-syslog", "disk", "check", qcow2});
+  EXPECT_EQ(check.wait_exit(), 0) << check.output() << check.errors();
 }
 
 /// A console on virtio alone: login prompt, keys, and the size of the terminal as it changes.

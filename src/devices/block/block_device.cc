@@ -11,6 +11,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "devices/block/block_resize.h"
 
 namespace crosvm {
 namespace {
@@ -153,6 +154,7 @@ Result<BlockThread*> BlockDevice::thread_of(uint16_t index) {
     auto disk = TRY(make_disk_(loop, std::move(ring)));
     return std::make_unique<BlockWorker>(loop, std::move(disk), rules_, config_.path, broken);
   }));
+  if (resize_) resize_->joined(index);
   return thread.get();
 }
 
@@ -177,6 +179,52 @@ void BlockDevice::stop_queue(uint16_t index, StopDone done) {
   };
   threads_[index]->post(
       [index, on_loop](BlockWorker& worker) { worker.stop_queue(index, on_loop); });
+}
+
+// ---- size
+
+void BlockDevice::command(DeviceCommand command, CommandDone done) {
+  auto refuse = [this, &done](const Error& error) {
+    Error named = error;
+    done(fail(std::move(named).context(config_.path)));
+  };
+  if (command.name != "resize") return done(unknown_command(command));
+  if (config_.read_only) {
+    return refuse(Error(std::errc::read_only_file_system,
+                        "this VM has it for reading alone; start the VM without ro to change its "
+                        "size"));
+  }
+  if (resize_) {
+    return refuse(
+        Error(std::errc::device_or_resource_busy, "its size is being changed; try again later"));
+  }
+  const Result<uint64_t> bytes = read_size(command.arguments);
+  if (!bytes) return refuse(bytes.error());
+  if (auto begun = begin_resize(*bytes, done); !begun) refuse(begun.error());
+}
+
+Result<void> BlockDevice::begin_resize(uint64_t bytes, CommandDone done) {
+  const bool has_thread =
+      std::ranges::any_of(threads_, [](const auto& thread) { return thread != nullptr; });
+  // Only what has the disk open can change it.
+  if (!worker_ && !has_thread) TRY(thread_of(0));
+  auto ended = [this, bytes, done = std::move(done)](Result<void> result) {
+    end_resize(bytes, std::move(result), done);
+  };
+  resize_ = std::make_unique<Resize>(*this, bytes, std::move(ended));
+  resize_->begin();
+  return {};
+}
+
+void BlockDevice::end_resize(uint64_t bytes, Result<void> result, const CommandDone& done) {
+  const auto over = std::move(resize_);  // which calls this, and goes with it
+  if (!result) return done(fail(std::move(result).error().context(config_.path)));
+  log::info("{}: it has {} bytes now instead of {}", config_.path, bytes, rules_.size);
+  warn_of_oddities(bytes, config_);
+  rules_.size = bytes;
+  space_.capacity = bytes / kSector;
+  events_.config_changed();
+  done(std::string());
 }
 
 }  // namespace crosvm

@@ -33,6 +33,9 @@ class BlockDevice : public VirtioDevice {
   std::span<const uint16_t> queue_sizes() const override { return queue_sizes_; }
   uint64_t device_features() const override;
   std::span<const std::byte> config_space() const override;
+  /// "resize": the arguments are the new size in bytes. No request is in flight while it changes:
+  /// those of before are done by then, and those after it find the new end.
+  void command(DeviceCommand command, CommandDone done) override;
   Result<void> start_queue(uint16_t index, Virtqueue queue) override;
   void stop_queue(uint16_t index, StopDone done) override;
   /// The disk itself is no part of it: only that it is one of the same size.
@@ -41,7 +44,10 @@ class BlockDevice : public VirtioDevice {
 
  private:
   BlockDevice(const BlockConfig& config, MakeDisk make_disk, DeviceContext context);
+  class Resize;
   void describe(const Disk& disk);
+  Result<void> begin_resize(uint64_t bytes, CommandDone done);
+  void end_resize(uint64_t bytes, Result<void> result, const CommandDone& done);
   Result<BlockThread*> thread_of(uint16_t index);
 
   const BlockConfig config_;
@@ -54,6 +60,7 @@ class BlockDevice : public VirtioDevice {
   BlockRules rules_;
   std::unique_ptr<BlockWorker> worker_;                // of all queues, unless there are threads
   std::vector<std::unique_ptr<BlockThread>> threads_;  // by queue, made when it first starts
+  std::unique_ptr<Resize> resize_;                     // while there is one
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
 };
 

@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 
 #include <cstring>
+#include <future>
+#include <string>
 
 #include "base/format.h"
 #include "devices/block/block_device.h"
@@ -116,6 +118,33 @@ TEST_F(BlockNodeTest, DiscardsAndWriteZeroesReachTheDevice) {
         as_text(read_at(rig.driver(0), 1023, 18 * kSector).bytes).substr(0, 18 * kSector),
         std::string(kSector, '\0') + std::string(16 * kSector, '\0') + std::string(kSector, 'd'));
   }
+}
+
+/// Its size is the host's: the driver hears of it when it is asked for.
+TEST_F(BlockNodeTest, FollowsTheSizeOfTheDevice) {
+  ATTACH_OR_SKIP(512);
+  Rig rig = make_rig<BlockFactory>("path=" + path_);
+  auto resize = [&rig](uint64_t bytes) {
+    std::promise<Result<std::string>> answer;
+    rig.backend().command(
+        {.name = "resize", .arguments = std::to_string(bytes), .fds = {}},
+        [&answer](Result<std::string> said) { answer.set_value(std::move(said)); });
+    return answer.get_future().get();
+  };
+  auto refused = resize(2 * kBytes);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), std::errc::not_supported);
+  EXPECT_THAT(refused.error().what(), HasSubstr("it is a block device of 8388608 bytes; change "));
+  file_.resize(2 * kBytes);
+  ASSERT_EQ(::ioctl(node_.get(), LOOP_SET_CAPACITY, 0), 0) << std::strerror(errno);
+  auto resized = resize(2 * kBytes);
+  ASSERT_TRUE(resized) << resized.error().what();
+  EXPECT_TRUE(rig.wait_config_change(0));
+  virtio_blk_config config = {};
+  std::memcpy(&config, rig.config().data(), sizeof(config));
+  EXPECT_EQ(config.capacity, 2 * kBytes / kSector);
+  EXPECT_EQ(write_at(rig.driver(0), 2 * kBytes / kSector - 1, std::string(kSector, 'n')),
+            VIRTIO_BLK_S_OK);
 }
 
 TEST_F(BlockNodeTest, IsLockedAsAFileIs) {

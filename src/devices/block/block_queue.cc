@@ -28,7 +28,7 @@ void BlockQueue::stop(StopDone done) {
 Result<void> BlockQueue::process() {
   processing_ = true;
   Result<bool> more = true;
-  while (more && *more && !stopping_) {
+  while (more && *more && !stopping_ && !worker_.pausing()) {
     more = drain(queue_->size());
     // Some of the requests end here at once, and make room.
     worker_.disk().submit();

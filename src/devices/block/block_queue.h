@@ -22,6 +22,12 @@ class BlockQueue {
   Result<void> start(Virtqueue queue);
   /// As VirtioDevice::stop_queue.
   void stop(StopDone done);
+  /// Requests of the driver that have not come back to it.
+  size_t in_flight() const { return queue_ ? queue_->in_flight() : 0; }
+  /// There may be requests that were left in the ring.
+  void process_soon() {
+    if (queue_ && !stopping_) queue_->process_soon();
+  }
   /// A batch of requests has ended: interrupts the driver, goes on with what had to wait, and stops
   /// if that was asked for.
   void settle();

@@ -54,7 +54,48 @@ void BlockWorker::stop_queue(uint16_t index, StopDone done) {
 
 void BlockWorker::settle() {
   for (auto& [index, queue] : queues_) queue.settle();
+  tell_paused();
 }
+
+// ---- size
+
+void BlockWorker::pause(std::function<void()> paused) {
+  CHECK(!pausing_);
+  pausing_ = true;
+  paused_ = std::move(paused);
+  tell_paused();
+}
+
+void BlockWorker::tell_paused() {
+  if (!paused_ || idle_flush_.running) return;
+  for (const auto& [index, queue] : queues_) {
+    if (queue.in_flight() > 0) return;
+  }
+  later(std::exchange(paused_, nullptr));
+}
+
+void BlockWorker::resume() {
+  CHECK(pausing_ && !paused_);
+  pausing_ = false;
+  for (auto& [index, queue] : queues_) queue.process_soon();
+}
+
+void BlockWorker::resize(uint64_t bytes, std::function<void(Result<void>)> done) {
+  CHECK(pausing_ && !paused_);
+  // Told from within the disk's own work, in which it is not to be used.
+  disk_->resize(bytes, [this, bytes, done = std::move(done)](const Result<void>& result) {
+    if (result) rules_.size = bytes;
+    later([done, result] { done(result); });
+  });
+}
+
+void BlockWorker::later(std::function<void()> work) {
+  loop_.post([alive = std::weak_ptr(alive_), work = std::move(work)] {
+    if (!alive.expired()) work();
+  });
+}
+
+// ---- the host's cache
 
 void BlockWorker::io_done(const DiskRequest& request, int error) {
   if (error != 0 && limit_.allows()) {
@@ -76,6 +117,7 @@ void BlockWorker::disarm_idle_flush() {
 
 void BlockWorker::flush_idle() {
   idle_timer_ = 0;
+  if (pausing_) return arm_idle_flush();
   if (std::exchange(idle_flush_.running, true)) return;
   disk_->start(idle_flush_);
   disk_->submit();

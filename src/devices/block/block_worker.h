@@ -26,10 +26,19 @@ class BlockWorker {
   Result<void> start_queue(uint16_t index, Virtqueue queue);
   void stop_queue(uint16_t index, StopDone done);
 
+  /// Takes no further requests until `resume`. `paused` is called on the loop, not before this
+  /// returns, once none is in flight. Not while it pauses already.
+  void pause(std::function<void()> paused);
+  void resume();
+  /// Makes the disk `bytes` long, a multiple of the sector size; while it pauses. `done` is called
+  /// on the loop, not before this returns. Errors: those of Disk::resize.
+  void resize(uint64_t bytes, std::function<void(Result<void>)> done);
+
   // For its queues.
   EventLoop& loop() { return loop_; }
   Disk& disk() { return *disk_; }
   const BlockRules& rules() const { return rules_; }
+  bool pausing() const { return pausing_; }
   void queue_broke(const Error& error) { broken_(error.what()); }
   /// What has been written so far needs no other flush, unless this one fails.
   void flush_begins() { disarm_idle_flush(); }
@@ -51,15 +60,21 @@ class BlockWorker {
   void disarm_idle_flush();
   void flush_idle();
   void settle();
+  void tell_paused();
+  /// `work` on the loop, unless the worker has gone by then.
+  void later(std::function<void()> work);
 
   EventLoop& loop_;
-  const BlockRules rules_;
+  BlockRules rules_;
   const std::string object_;
   const Broken broken_;
   LogLimit limit_{"errors of disk I/O"};
   IdleFlush idle_flush_{*this};
   EventLoop::TimerId idle_timer_ = 0;  // 0: not armed
   std::map<uint16_t, BlockQueue> queues_;
+  bool pausing_ = false;
+  std::function<void()> paused_;  // to be told that nothing is in flight
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
   std::unique_ptr<Disk> disk_;  // goes first: it may hold buffers of requests
 };
 

@@ -105,7 +105,7 @@ TEST_F(AndroidSparseTest, IsReadOnlyAndBounded) {
   EXPECT_EQ(driver_.read(*disk, 8191, 2), "errno 22");
   EXPECT_EQ(driver_.read(*disk, 8192, 0), "");
   int resized = -1;
-  disk->resize(1 << 20, [&](int error) { resized = error; });
+  disk->resize(1 << 20, [&](const Result<void>& ended) { resized = errno_of(ended); });
   EXPECT_EQ(resized, ENOTSUP);
 }
 

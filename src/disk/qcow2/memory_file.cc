@@ -141,9 +141,9 @@ void MemoryDisk::submit() {
   }
 }
 
-void MemoryDisk::resize(uint64_t bytes, std::function<void(int error)> done) {
+void MemoryDisk::resize(uint64_t bytes, ResizeDone done) {
   file_.resize(bytes);
-  done(0);
+  done({});
 }
 
 void MemoryDisk::transfer(DiskRequest& request) {

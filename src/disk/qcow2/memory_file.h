@@ -80,7 +80,7 @@ class MemoryDisk : public Disk {
   void start(DiskRequest& request) override { started_.push_back(&request); }
   void submit() override;
   void on_batch(std::function<void()> told) override { batch_told_ = std::move(told); }
-  void resize(uint64_t bytes, std::function<void(int error)> done) override;
+  void resize(uint64_t bytes, ResizeDone done) override;
 
  private:
   friend class MemoryQueue;

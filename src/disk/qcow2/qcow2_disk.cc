@@ -268,7 +268,8 @@ void Qcow2Disk::grow(Target target) {
     bytes += std::clamp(bytes / 16, kLeastGrowth, kMostGrowth);
     bytes = (bytes + kFileUnit - 1) & ~(kFileUnit - 1);
   }
-  disk_of(target).resize(bytes, [this, target](int error) { grown(target, error); });
+  disk_of(target).resize(
+      bytes, [this, target](const Result<void>& result) { grown(target, errno_of(result)); });
 }
 
 void Qcow2Disk::grown(Target target, int error) {

@@ -43,7 +43,7 @@ class Qcow2Disk : public Disk {
   void submit() override { pump(); }
   void on_batch(std::function<void()> told) override { batch_told_ = std::move(told); }
   /// Refused with ENOTSUP while the image has internal snapshots of another size to keep.
-  void resize(uint64_t bytes, std::function<void(int error)> done) override;
+  void resize(uint64_t bytes, ResizeDone done) override;
 
  private:
   /// Goes on when what it waits for has come, or failed with `error`.

@@ -177,7 +177,8 @@ class PowerCut {
     const uint64_t id = ++last_id_;
     model_.apply({.kind = EventKind::kResize, .id = id, .count = sectors});
     bool ended = false;
-    rig_.disk->resize(sectors * kSector, [&](int error) {
+    rig_.disk->resize(sectors * kSector, [&](const Result<void>& result) {
+      const int error = errno_of(result);
       EXPECT_EQ(error, 0);
       model_.apply({.kind = EventKind::kEnd, .error = error, .id = id});
       ended = true;

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string>
+#include <utility>
 
+#include "base/format.h"
 #include "disk/qcow2/qcow2_commit.h"
 
 namespace crosvm {
@@ -15,13 +18,33 @@ constexpr uint64_t kSector = 512;
 
 }  // namespace
 
-void Qcow2Disk::resize(uint64_t bytes, std::function<void(int error)> done) {
-  if (opened_read_only_) return done(EROFS);
-  if (read_only_) return done(EIO);
-  if (bytes % kSector != 0 || bytes > INT64_MAX) return done(EINVAL);
-  // Before version 3 a snapshot does not say how large its disk was.
-  if (metadata_->header().snapshots > 0 && layout_.version < 3) return done(ENOTSUP);
-  if (resize_ && resize_->is_running()) return done(EBUSY);
+void Qcow2Disk::resize(uint64_t bytes, ResizeDone done) {
+  auto refuse = [&done](std::errc code, std::string why) {
+    done(fail(Error(code, std::move(why))));
+  };
+  if (opened_read_only_) {
+    return refuse(std::errc::read_only_file_system, "it is open for reading alone");
+  }
+  if (read_only_) {
+    return refuse(std::errc::io_error,
+                  "it was found to be damaged, and is not written to any more; run crosvm disk "
+                  "check on it when the VM has ended");
+  }
+  if (bytes % kSector != 0 || bytes > INT64_MAX) {
+    return refuse(
+        std::errc::invalid_argument,
+        format_text("{} bytes are no whole number of sectors, or too many; give a multiple "
+                    "of 512",
+                    bytes));
+  }
+  if (metadata_->header().snapshots > 0 && layout_.version < 3) {
+    return refuse(std::errc::not_supported,
+                  "it has snapshots, which do not say in version 2 of qcow2 how large their disk "
+                  "was; delete them, or make it version 3: qemu-img amend -o compat=1.1");
+  }
+  if (resize_ && resize_->is_running()) {
+    return refuse(std::errc::device_or_resource_busy, "its size is being changed already");
+  }
   resize_ = std::make_unique<Resize>(*this, bytes, std::move(done));
   resize_->begin();
   pump();
@@ -140,7 +163,7 @@ void Qcow2Disk::Resize::drop() {
   metadata.l2().drop_tables_from(disk_.layout_.l1_entries(bytes_), metadata.freed());
   step_ = Step::kLast;
   if (!disk_.data_file_) return disk_.wait_for_commit(*this);
-  disk_.data_file_->resize(bytes_, [this](int) { disk_.wait_for_commit(*this); });
+  disk_.data_file_->resize(bytes_, [this](const Result<void>&) { disk_.wait_for_commit(*this); });
 }
 
 /// Those of one table.
@@ -164,11 +187,12 @@ Qcow2Need Qcow2Disk::Resize::drop_clusters() {
 }
 
 void Qcow2Disk::Resize::end(int error) {
-  if (error != 0) {
-    disk_.size_ = before_;
-    disk_.metadata_->set_size(before_);
-  }
-  std::exchange(done_, nullptr)(error);
+  const auto done = std::exchange(done_, nullptr);
+  if (error == 0) return done({});
+  disk_.size_ = before_;
+  disk_.metadata_->set_size(before_);
+  done(fail(Error::from_errno("changing its size",
+                              format_text("from {} to {} bytes", before_, bytes_), error)));
 }
 
 }  // namespace crosvm

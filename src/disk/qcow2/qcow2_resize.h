@@ -11,7 +11,7 @@ namespace crosvm {
 /// disk has one size or the other, and what is past its end is zero when it comes into view.
 class Qcow2Disk::Resize final : private Waiter, private PieceOwner, private DiskRequest {
  public:
-  Resize(Qcow2Disk& disk, uint64_t bytes, std::function<void(int)> done)
+  Resize(Qcow2Disk& disk, uint64_t bytes, ResizeDone done)
       : disk_(disk), bytes_(bytes), before_(disk.size_), done_(std::move(done)) {}
   void begin();
   bool is_running() const { return done_ != nullptr; }
@@ -37,7 +37,7 @@ class Qcow2Disk::Resize final : private Waiter, private PieceOwner, private Disk
   const uint64_t before_;
   uint64_t position_ = 0;  // bytes of the disk: of what takes several steps
   Step step_ = Step::kL1;
-  std::function<void(int)> done_;
+  ResizeDone done_;
 };
 
 }  // namespace crosvm

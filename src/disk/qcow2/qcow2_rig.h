@@ -90,7 +90,7 @@ struct Qcow2Rig {
   }
   int resize(uint64_t bytes) {
     int result = -1;
-    disk->resize(bytes, [&](int error) { result = error; });
+    disk->resize(bytes, [&](const Result<void>& ended) { result = errno_of(ended); });
     while (result < 0 && queue.end_one()) {
     }
     EXPECT_GE(result, 0) << "never told";

@@ -60,6 +60,9 @@ class HostedBackend : public DeviceBackend {
   void set_config(size_t offset, std::vector<std::byte> data) override {
     backend_->set_config(offset, std::move(data));
   }
+  void command(DeviceCommand command, CommandDone done) override {
+    backend_->command(std::move(command), std::move(done));
+  }
 
  private:
   std::unique_ptr<WorkerHost> host_;

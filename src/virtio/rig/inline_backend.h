@@ -45,6 +45,9 @@ class InlineBackend : public DeviceBackend {
   void set_config(size_t offset, std::vector<std::byte> data) override {
     host_->set_config(offset, data);
   }
+  void command(DeviceCommand command, CommandDone done) override {
+    host_->command(std::move(command), std::move(done));
+  }
 
  private:
   explicit InlineBackend(EventLoop& loop) : loop_(loop) {}
