@@ -57,6 +57,17 @@ Config config_of(std::vector<const char*> arguments) {
   return outcome.config.value_or(Config());
 }
 
+TEST(CliTest, WhatIsToBeStartedAnewIsThere) {
+  for (const std::vector<const char*>& arguments :
+       {std::vector<const char*>{"run", "k", "--restart-devices", "block"},
+        {"run", "k", "--no-rng", "--restart-devices", "rng"}}) {
+    const Outcome outcome = crosvm(arguments);
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.err, HasSubstr("has no device of the kind"));
+  }
+  config_of({"k", "--restart-devices", "rng"});
+}
+
 // Else what the VM opens first becomes standard error, and messages go into it.
 TEST(CliTest, ClosedStandardDescriptorsAreNotGivenToFilesOfTheVm) {
   auto run_with_them_closed = [] {

@@ -164,6 +164,13 @@ Result<pid_t> process_behind(const std::string& path) {
                                 path)));
 }
 
+/// Each VM has a first vCPU, whose thread every user sees by name.
+bool runs_vm(const ProcessFacts& process) {
+  return std::ranges::any_of(process.threads, [](const ThreadFacts& thread) {
+    return thread.name.starts_with("crosvm_vcpu");
+  });
+}
+
 }  // namespace
 
 std::string processes_json(const std::vector<ProcessFacts>& tree,
@@ -196,6 +203,13 @@ int run_doctor_processes(const std::string& path, bool json, std::FILE* out) {
   const std::vector<doctor::ProcessFacts> tree = doctor::process_tree(*vmm);
   if (tree.empty()) {
     log::error("{}: the process {} of the VM cannot be seen in /proc", path, *vmm);
+    return 1;
+  }
+  if (!doctor::runs_vm(tree.front())) {
+    log::error(
+        "{}: the process that listens there, {} (pid {}), runs no VM, or none yet; give the path "
+        "that `crosvm run --socket` was given",
+        path, tree.front().name, *vmm);
     return 1;
   }
   const doctor::DescriptorPurposes purposes(tree, doctor::socket_peers());

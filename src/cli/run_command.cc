@@ -315,6 +315,22 @@ Result<RunOptions> read_run_options(const CommandLine& line) {
   return options;
 }
 
+/// The kinds of devices that shall be started anew are kinds that the VM has.
+Result<void> check_restart_devices(const Config& config) {
+  for (const std::string& kind : config.sandbox_options.restart_devices) {
+    const bool there = (kind == "rng" && config.rng) ||
+                       std::ranges::any_of(config.disks, [&kind](const DeviceRequest& request) {
+                         return request.type == kind;
+                       });
+    if (there) continue;
+    return fail(Error::invalid(
+        format_text("--restart-devices: the VM has no device of the kind {0}; give it one, or "
+                    "leave {0} out",
+                    kind)));
+  }
+  return {};
+}
+
 Result<Config> make_config(RunOptions options) {
   Config config = std::move(options.config);
   if (options.hypervisor_device && options.kvm_device) {
@@ -332,6 +348,7 @@ Result<Config> make_config(RunOptions options) {
       config.vhost_user, [](const VhostUserRequest& request) { return request.type == "console"; });
   TRY(complete_serial(config.serial, other_console));
   TRY(add_disks(options.disks, options.async_executor, config));
+  TRY(check_restart_devices(config));
   if (config.kernel.empty()) {
     return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));
   }

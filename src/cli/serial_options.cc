@@ -187,10 +187,12 @@ Result<SerialConfig> parse_serial(std::string_view text) {
 
 Result<SerialConfig> parse_console_port(std::string_view text) {
   SerialConfig port;
-  TRY(read_keys(text, port));
   port.hardware = Hardware::kVirtioConsole;
+  TRY(read_keys(text, port));
+  const Hardware given = std::exchange(port.hardware, Hardware::kVirtioConsole);
   TRY(check_keys(port));
   TRY(check_backend(port));
+  port.hardware = given;
   return port;
 }
 

@@ -11,7 +11,8 @@ namespace crosvm {
 /// One `--serial` (cli.md 1.5, SerialParameters). Errors: invalid_argument naming the key.
 Result<SerialConfig> parse_serial(std::string_view text);
 
-/// The same for a port of a console device, whatever `hardware` says.
+/// The same for a port of a console device, which `hardware` defaults to; where it says something
+/// else, that is in the result, for who wants to tell of it, but means nothing.
 Result<SerialConfig> parse_console_port(std::string_view text);
 
 /// Checks the serial ports against one another, adds the console that every VM has and the ports

@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "base/key_value.h"
+#include "base/log.h"
 #include "cli/disk_options.h"
 #include "cli/serial_options.h"
 
@@ -75,13 +76,42 @@ Result<std::string> disk_text(const ServeOptions& options) {
   return disk.to_text();
 }
 
+/// What is served is a console, whatever hardware a port was said to be.
+SerialConfig as_console(SerialConfig port, std::string_view option) {
+  if (port.hardware != SerialConfig::Hardware::kVirtioConsole) {
+    log::warn(
+        "{}: hardware= has no effect, this is a virtio console; leave it out, or give "
+        "hardware=virtio-console",
+        option);
+  }
+  port.hardware = SerialConfig::Hardware::kVirtioConsole;
+  return port;
+}
+
+/// They describe the one port of a console without `--port` (cli.md 3.7).
+void warn_of_what_ports_replace(const ServeOptions& options) {
+  const auto warn = [](bool given, std::string_view option, std::string_view key) {
+    if (!given) return;
+    log::warn("{} has no effect with --port; say it there ({}), or leave out one of the two",
+              option, key);
+  };
+  warn(options.output_file.has_value(), "--output-file", "type=file,path=PATH");
+  warn(options.input_file.has_value(), "--input-file", "input=PATH");
+  warn(options.syslog, "--syslog", "type=syslog");
+}
+
 Result<std::vector<SerialConfig>> console_ports(const ServeOptions& options) {
   const bool one_reads_stdin =
       std::ranges::count_if(options.ports, &SerialConfig::stdin_input) <= 1;
   if (!one_reads_stdin) {
     return fail(Error::invalid("--port: two ports read stdin; leave out stdin of one"));
   }
-  if (!options.ports.empty()) return options.ports;
+  if (!options.ports.empty()) {
+    warn_of_what_ports_replace(options);
+    std::vector<SerialConfig> ports;
+    for (const SerialConfig& port : options.ports) ports.push_back(as_console(port, "--port"));
+    return ports;
+  }
   if (options.syslog && options.output_file) {
     return fail(
         Error::invalid("--syslog and --output-file cannot both be given: a port has one "
@@ -122,7 +152,7 @@ Result<std::vector<ServedDevice>> several_devices(const ServeOptions& options) {
   for (const ServeOptions::Serial& serial : options.serials) {
     devices.push_back({.type = "console",
                        .name = format_text("serial-{}", number++),
-                       .ports = {serial.port},
+                       .ports = {as_console(serial.port, "--serial")},
                        .socket = serial.socket});
   }
   const auto reads_stdin = [](const ServeOptions::Serial& serial) {

@@ -81,8 +81,13 @@ TEST(ServeOptionsTest, AConsoleIsOnStdoutAndStdinUnlessToldOtherwise) {
 }
 
 TEST(ServeOptionsTest, PortsTakeThePlaceOfTheSingleConsole) {
-  auto config = config_of({"device", "console", "--fd", "3", "--output-file", "ignored", "--port",
-                           "type=file,path=a,console", "--port", "type=sink,name=agent"});
+  testing::internal::CaptureStderr();
+  auto config =
+      config_of({"device", "console", "--fd", "3", "--output-file", "ignored", "--port",
+                 "type=file,path=a,console", "--port", "type=sink,name=agent,hardware=serial"});
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::AllOf(HasSubstr("--output-file has no effect with --port"),
+                             HasSubstr("--port: hardware= has no effect")));
   ASSERT_TRUE(config) << config.error().what();
   const auto& ports = config->devices[0].ports;
   ASSERT_EQ(ports.size(), 2u);

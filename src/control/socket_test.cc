@@ -171,9 +171,11 @@ TEST_F(SocketTest, DirectoryGetsASocketNamedAfterTheProcess) {
 }
 
 TEST_F(SocketTest, StaleSocketIsReplaced) {
-  bound("vm.sock", SOCK_SEQPACKET, /*listening=*/true);  // closed at once; the file stays
-  ASSERT_TRUE(fs::is_socket(path("vm.sock")));
-  EXPECT_TRUE(Listener::open(path("vm.sock")));
+  for (bool listening : {true, false}) {  // of a VMM that was killed: late, or between the two
+    bound("vm.sock", SOCK_SEQPACKET, listening);  // closed at once; the file stays
+    ASSERT_TRUE(fs::is_socket(path("vm.sock")));
+    EXPECT_TRUE(Listener::open(path("vm.sock"))) << listening;
+  }
 }
 
 TEST_F(SocketTest, LivePathIsTaken) {

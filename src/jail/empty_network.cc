@@ -35,8 +35,10 @@ Result<void> enter_empty_network() {
   const uid_t uid = ::geteuid();
   const gid_t gid = ::getegid();
   if (::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) {
-    return fail(
-        Error::from_errno("creating", "a user and a network namespace for the device processes"));
+    const int error = errno;
+    const Error what = Error::from_errno(
+        "creating", "a user and a network namespace for the device processes", error);
+    return fail(Error(what.code(), what.what() + sandbox_hint(error)));
   }
   return write_own_id_map(uid, gid);
 }

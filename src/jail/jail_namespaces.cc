@@ -34,6 +34,12 @@ constexpr Sysctl kSysctls[] = {
     {"kernel.unprivileged_userns_clone", "/proc/sys/kernel/unprivileged_userns_clone", '0',
      "set it to 1"},
     {"user.max_user_namespaces", "/proc/sys/user/max_user_namespaces", '0', "raise it"},
+    {"user.max_net_namespaces", "/proc/sys/user/max_net_namespaces", '0', "raise it"},
+    {"user.max_pid_namespaces", "/proc/sys/user/max_pid_namespaces", '0', "raise it"},
+    {"user.max_mnt_namespaces", "/proc/sys/user/max_mnt_namespaces", '0', "raise it"},
+    {"user.max_ipc_namespaces", "/proc/sys/user/max_ipc_namespaces", '0', "raise it"},
+    {"user.max_uts_namespaces", "/proc/sys/user/max_uts_namespaces", '0', "raise it"},
+    {"user.max_cgroup_namespaces", "/proc/sys/user/max_cgroup_namespaces", '0', "raise it"},
     {"kernel.apparmor_restrict_unprivileged_userns",
      "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", '1',
      "set it to 0, or give crosvm an AppArmor profile with the rule userns"},
@@ -48,6 +54,14 @@ char first_digit(std::string_view path) {
 }
 
 std::string cause_of(int error) {
+  // RLIMIT_NPROC, or a cgroup's limit.
+  if (error == EAGAIN) {
+    return "the user or the cgroup has as many processes as it may; raise RLIMIT_NPROC (ulimit -u) "
+           "or the cgroup's pids.max";
+  }
+  if (error == ENOMEM) {
+    return "memory is used up; raise RLIMIT_AS (ulimit -v), or free memory";
+  }
   for (const Sysctl& each : kSysctls) {
     if (first_digit(each.path) == each.value) {
       return format_text("the sysctl {} is {}; {}", each.name, each.value, each.fix);

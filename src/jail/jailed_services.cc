@@ -109,10 +109,12 @@ Result<std::unique_ptr<JailedServices>> JailedServices::create(EventLoop& loop,
                                              .events = std::move(events),
                                              .processes = {}});
   State* raw = state.get();
-  TRY(raw->spawner->watch(
-      loop, {.ended = [raw](uint32_t number, bool clean,
-                            const std::string& cause) { raw->ended(number, clean, cause); },
-             .lost = [raw] { raw->lost(); }}));
+  TRY(raw->spawner->watch(loop,
+                          {.ended =
+                               [raw](uint32_t number, WorkerEnd end, const std::string& cause) {
+                                 raw->ended(number, end == WorkerEnd::kClean, cause);
+                               },
+                           .lost = [raw] { raw->lost(); }}));
   return std::unique_ptr<JailedServices>(new JailedServices(std::move(state)));
 }
 

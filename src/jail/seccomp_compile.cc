@@ -126,9 +126,11 @@ Result<std::vector<sock_filter>> compile_seccomp_policy(const SeccompPolicy& pol
   BpfCode code = entry_code(arch);
   append(code, search_code(calls));
   if (code.size() > BPF_MAXINSNS) {
-    return fail(Error::invalid(
-        format_text("the policy needs {} instructions, and the kernel takes {}; use fewer tests",
-                    code.size(), BPF_MAXINSNS)));
+    return fail(
+        Error(std::errc::value_too_large,
+              format_text("the policy needs {} instructions, and the kernel takes {}; use fewer "
+                          "tests",
+                          code.size(), BPF_MAXINSNS)));
   }
   return code;
 }

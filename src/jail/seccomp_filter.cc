@@ -59,7 +59,11 @@ Result<SeccompProgram> compile_file(const std::string& path) {
   SeccompPolicy more = TRY(parse_seccomp_policy(CROSVM_SANITIZER_POLICY, host_policy_arch()));
   add_to_policy(policy, std::move(more));
 #endif
-  return SeccompProgram::compiled(TRY(compile_seccomp_policy(policy, host_policy_arch())));
+  auto code = compile_seccomp_policy(policy, host_policy_arch());
+  if (code) return SeccompProgram::compiled(*std::move(code));
+  // A mistake in one line, also of an included file, has its place already.
+  const bool placed = code.error().code() != std::errc::value_too_large;
+  return fail(placed ? std::move(code).error() : std::move(code).error().context(path));
 }
 
 Result<SeccompProgram> find_in_directory(std::string_view name, const std::string& directory,

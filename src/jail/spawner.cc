@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/socket_pair.h"
 #include "base/wait_ready.h"
+#include "jail/jail_namespaces.h"
 #include "jail/spawner_messages.h"
 #include "jail/spawner_process.h"
 
@@ -32,7 +33,11 @@ Result<std::unique_ptr<Spawner>> Spawner::start() {
   Fd ourselves(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
   if (!ourselves) return fail(Error::from_errno("getting a hold on", "the VMM's process"));
   const pid_t pid = ::fork();
-  if (pid < 0) return fail(Error::from_errno("starting", "the spawner of device processes"));
+  if (pid < 0) {
+    const int error = errno;
+    const Error what = Error::from_errno("starting", "the spawner of device processes", error);
+    return fail(Error(what.code(), what.what() + sandbox_hint(error)));
+  }
   if (pid == 0) {
     ours = {};
     run_spawner(std::move(theirs), std::move(ourselves));
@@ -114,7 +119,7 @@ std::optional<uint32_t> Spawner::receive() {
     log::error("what the spawner says is not clear: {}", ended.error().what());
     return kNoWorker;
   }
-  events_.ended(ended->worker, ended->clean, std::move(ended->cause));
+  events_.ended(ended->worker, ended->end, std::move(ended->cause));
   return ended->worker;
 }
 

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/packet_socket.h"
 #include "base/result.h"
+#include "jail/worker_end.h"
 
 namespace crosvm {
 
@@ -23,8 +24,7 @@ class Spawner {
  public:
   struct Events {
     /// A worker has ended, or could not be started; `cause` is a clause: "was killed by SIGSEGV".
-    /// `clean`: it ended by itself with status 0.
-    std::function<void(uint32_t worker, bool clean, std::string cause)> ended;
+    std::function<void(uint32_t worker, WorkerEnd end, std::string cause)> ended;
     std::function<void()> lost;  ///< the spawner itself has gone, and the workers with it
   };
 

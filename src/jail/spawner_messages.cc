@@ -54,15 +54,21 @@ Result<Request> decode_request(const std::string& text) {
 }
 
 Packet encode(const Ended& ended) {
-  const Json json =
-      Json::object({{"ended", ended.worker}, {"clean", ended.clean}, {"cause", ended.cause}});
+  const Json json = Json::object({{"ended", ended.worker},
+                                  {"clean", ended.end == WorkerEnd::kClean},
+                                  {"started", ended.end != WorkerEnd::kNotStarted},
+                                  {"cause", ended.cause}});
   return {.text = json.dump(), .fds = {}};
 }
 
 Result<Ended> decode_ended(const std::string& text) {
   const Json json = TRY(Json::parse(text, {.max_bytes = kPackets.bytes}));
+  const bool clean = TRY(TRY(json.at("clean"))->as_bool());
+  const bool started = TRY(TRY(json.at("started"))->as_bool());
   return Ended{.worker = TRY(worker_number(*TRY(json.at("ended")))),
-               .clean = TRY(TRY(json.at("clean"))->as_bool()),
+               .end = clean     ? WorkerEnd::kClean
+                      : started ? WorkerEnd::kDied
+                                : WorkerEnd::kNotStarted,
                .cause = TRY(TRY(json.at("cause"))->as_string())};
 }
 

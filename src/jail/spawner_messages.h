@@ -7,6 +7,7 @@
 
 #include "base/packet_socket.h"
 #include "base/result.h"
+#include "jail/worker_end.h"
 
 /// What the VMM and its spawner tell each other, one packet for each.
 namespace crosvm::spawner {
@@ -38,7 +39,7 @@ using Request = std::variant<Spawn, Kill, GuardSocket, GuardTerminal, Supervise,
 /// To the VMM: that worker is no more.
 struct Ended {
   uint32_t worker = 0;
-  bool clean = false;
+  WorkerEnd end = WorkerEnd::kDied;
   std::string cause;
 };
 

@@ -104,7 +104,8 @@ class SpawnerProcess {
   void take(const spawner::Spawn& spawn, std::vector<Fd>& fds) {
     if (fds.size() != 1) return log::error("a worker to start comes with one descriptor");
     if (auto started = start(spawn, std::move(fds.front())); !started) {
-      ended(spawn.worker, false, format_text("could not be started: {}", started.error().what()));
+      ended(spawn.worker, WorkerEnd::kNotStarted,
+            format_text("could not be started: {}", started.error().what()));
     }
   }
   void take(const spawner::Kill& kill, std::vector<Fd>&) {
@@ -126,20 +127,20 @@ class SpawnerProcess {
       network_ = true;
     }
     const uint32_t number = spawn.worker;
-    auto worker =
-        TRY(SpawnedWorker::start(*loop_, program_, spawn.name, std::move(channel),
-                                 [this, number](bool clean, const std::string& cause) {
-                                   ended(number, clean, cause);
-                                   // Not at once: it is the worker that is calling.
-                                   loop_->post([this, number] { workers_.erase(number); });
-                                 }));
+    auto worker = TRY(
+        SpawnedWorker::start(*loop_, program_, spawn.name, std::move(channel),
+                             [this, number](bool clean, const std::string& cause) {
+                               ended(number, clean ? WorkerEnd::kClean : WorkerEnd::kDied, cause);
+                               // Not at once: it is the worker that is calling.
+                               loop_->post([this, number] { workers_.erase(number); });
+                             }));
     workers_.insert_or_assign(number, std::move(worker));
     return {};
   }
 
-  void ended(uint32_t worker, bool clean, const std::string& cause) {
+  void ended(uint32_t worker, WorkerEnd end, const std::string& cause) {
     // It has no room only when the VMM does not listen any more.
-    (void)vmm_.send(spawner::encode({.worker = worker, .clean = clean, .cause = cause}));
+    (void)vmm_.send(spawner::encode({.worker = worker, .end = end, .cause = cause}));
   }
 
   std::unique_ptr<EventLoop> loop_;

@@ -32,6 +32,12 @@ Result<FdPair> make_pipe() {
   return FdPair{.ours = Fd(ends[0]), .theirs = Fd(ends[1])};
 }
 
+/// Of a socket's other end.
+bool is_loss(std::errc code) {
+  return code == std::errc::broken_pipe || code == std::errc::connection_reset ||
+         code == std::errc::not_connected || code == std::errc::connection_aborted;
+}
+
 }  // namespace
 
 SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder order,
@@ -72,6 +78,7 @@ Result<void> SupervisedWorker::launch() {
   number_ = context_.next_number();
   TRY(context_.spawner.spawn(number_, name(), std::move(channel.theirs)));
   gone_ = false;
+  died_ = false;
   frontend_ = std::move(frontend.ours);
   io_ = std::move(witness.ours);
   io_over_ = !io_;
@@ -79,6 +86,17 @@ Result<void> SupervisedWorker::launch() {
   // What is written to it is not listened to: its end counts.
   io_watch_ = TRY(context_.loop.watch(io_, 0, [this](uint32_t) { io_over(); }));
   return {};
+}
+
+/// The process has let go of us, or the spawner says that it is no more.
+Error SupervisedWorker::first_process_gone() {
+  if (!gone_) {
+    if (auto heard = context_.spawner.wait_for_end(number_, context_.interrupt); !heard) {
+      return std::move(heard).error();
+    }
+  }
+  if (died_) context_.died(name(), cause_);
+  return Error(std::errc::broken_pipe, format_text("its process {}", cause_));
 }
 
 Result<DeviceInfo> SupervisedWorker::await_answer() {
@@ -94,13 +112,12 @@ Result<DeviceInfo> SupervisedWorker::await_answer() {
     }
     auto packet = channel_.receive();
     if (packet && *packet && BrokerDesk::concerns(**packet)) {
-      TRY(channel_.send(files_.answer(**packet)));
-      continue;
+      auto sent = channel_.send(files_.answer(**packet));
+      if (!sent && !is_loss(sent.error().code())) return fail(std::move(sent).error());
+      continue;  // one that has ended is heard of next
     }
     if (packet && *packet) return decode_worker_answer(**packet);
-    // The spawner knows why.
-    if (!gone_) TRY(context_.spawner.wait_for_end(number_, context_.interrupt));
-    return fail(Error(std::errc::broken_pipe, format_text("its process {}", cause_)));
+    return fail(first_process_gone());  // the spawner knows why
   }
 }
 
@@ -136,11 +153,12 @@ Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::first_backend() {
   auto info = with_context(await_answer(), name());
   files_.close();
   if (!info) return fail(std::move(info).error());
-  auto backend = TRY(VhostUserBackend::create(context_.loop, std::move(frontend_),
-                                              backend_options(*info), context_.interrupt));
-  if (gone_) {
-    return fail(Error(std::errc::broken_pipe, format_text("{}: its process {}", name(), cause_)));
+  auto made = VhostUserBackend::create(context_.loop, std::move(frontend_), backend_options(*info),
+                                       context_.interrupt);
+  if (gone_ || (!made && is_loss(made.error().code()))) {
+    return fail(first_process_gone().context(name()));
   }
+  auto backend = TRY(std::move(made));
   connected_ = true;
   backend_ = backend->remote();
   phase_ = Phase::kServing;
@@ -174,9 +192,10 @@ void SupervisedWorker::later(std::function<void()> work) {
 
 void SupervisedWorker::kill() { (void)context_.spawner.kill(number_); }
 
-void SupervisedWorker::ended(std::string cause) {
+void SupervisedWorker::ended(WorkerEnd end, std::string cause) {
   if (gone_) return;
   gone_ = true;
+  died_ = end == WorkerEnd::kDied;
   cause_ = std::move(cause);
   commands_.lost();
   if (phase_ == Phase::kStarting || phase_ == Phase::kEnded) return;
@@ -189,6 +208,7 @@ void SupervisedWorker::lost() {
   if (phase_ == Phase::kEnded) return;
   const bool starting = phase_ == Phase::kStarting;
   gone_ = true;
+  died_ = true;
   cause_ = "was lost with the spawner";
   if (!starting) give_up(cause_);
 }

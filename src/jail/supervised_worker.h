@@ -55,14 +55,15 @@ class SupervisedWorker {
   /// Has the process started; does not wait for it. Errors: of sending to the spawner, and for an
   /// order that is too large.
   Result<void> start();
-  /// Waits until it serves its device. Errors: what kept it from that; interrupted.
+  /// Waits until it serves its device. Errors: what kept it from that; interrupted. A process that
+  /// came to be and then died is also told by `died`.
   Result<std::unique_ptr<DeviceBackend>> finish();
 
   /// What the spawner calls the present process.
   uint32_t number() const { return number_; }
   const std::string& name() const { return order_.name; }
   /// The spawner says so of the present process.
-  void ended(std::string cause);
+  void ended(WorkerEnd end, std::string cause);
   /// The spawner has gone, and all processes with it.
   void lost();
 
@@ -77,6 +78,7 @@ class SupervisedWorker {
   Result<void> launch();
   Result<DeviceInfo> await_answer();
   Result<std::unique_ptr<DeviceBackend>> first_backend();
+  Error first_process_gone();
   VhostUserOptions backend_options(const DeviceInfo& info);
   void later(std::function<void()> work);
 
@@ -104,9 +106,10 @@ class SupervisedWorker {
 
   // The present process:
   PacketSocket channel_;
-  Fd frontend_;       // until the handshake
-  Fd io_;             // the read end of the witness
-  bool gone_ = true;  // the spawner says so
+  Fd frontend_;        // until the handshake
+  Fd io_;              // the read end of the witness
+  bool gone_ = true;   // the spawner says so
+  bool died_ = false;  // it was there, and did not end by itself
   bool io_over_ = true;
   bool connected_ = false;  // the backend has its socket, or tries to come to terms with it
   EventLoop::WatchId channel_watch_ = 0;

@@ -25,15 +25,15 @@ struct Workers::State {
   SeccompDefault denied_call() const {
     return options.seccomp_log_failures ? SeccompDefault::kLog : SeccompDefault::kNotify;
   }
-  void ended(uint32_t number, std::string cause);
+  void ended(uint32_t number, WorkerEnd end, std::string cause);
   void lost();
   Result<WorkerOrder> order_for(const DeviceType& type, const std::string& name,
                                 const std::string& text, OpenedDevice& opened) const;
 };
 
-void Workers::State::ended(uint32_t number, std::string cause) {
+void Workers::State::ended(uint32_t number, WorkerEnd end, std::string cause) {
   for (auto& worker : workers) {
-    if (worker->number() == number) return worker->ended(std::move(cause));
+    if (worker->number() == number) return worker->ended(end, std::move(cause));
   }
 }
 
@@ -78,8 +78,8 @@ Result<std::unique_ptr<Workers>> Workers::create(EventLoop& loop, std::unique_pt
                                              .workers = {}});
   State* raw = state.get();
   TRY(raw->spawner->watch(
-      loop, {.ended = [raw](uint32_t worker, bool,
-                            std::string cause) { raw->ended(worker, std::move(cause)); },
+      loop, {.ended = [raw](uint32_t worker, WorkerEnd end,
+                            std::string cause) { raw->ended(worker, end, std::move(cause)); },
              .lost = [raw] { raw->lost(); }}));
   return std::unique_ptr<Workers>(new Workers(std::move(state)));
 }

@@ -135,8 +135,12 @@ Result<GuestMemory> GuestMemory::create_backed(std::span<const RamRange> ranges,
     void* const host =
         map_congruent(range.base, range.size, map_flags, memory.memfd_.get(), offset);
     if (host == MAP_FAILED) {
-      return fail(Error::from_errno(format_text("mapping {} MiB of guest memory", range.size >> 20),
-                                    kObject));
+      const Error cause = Error::from_errno(
+          format_text("mapping {} MiB of guest memory", range.size >> 20), kObject);
+      if (cause.code() != std::errc::not_enough_memory) return fail(cause);
+      return fail(Error(cause.code(),
+                        format_text("{}; give the VM less (--mem), or raise RLIMIT_AS (ulimit -v)",
+                                    cause.what())));
     }
     memory.mappings_.push_back({.at = host, .bytes = range.size});
     memory.regions_.push_back(

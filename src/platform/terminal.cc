@@ -15,8 +15,20 @@ constexpr std::byte kCtrlA{1};
 // A signal handler can reach nothing but globals. Written before `raw_descriptor` is set, read
 // after it was taken.
 termios modes_before;
+termios modes_raw;
 std::atomic<int> raw_descriptor{-1};
 static_assert(std::atomic<int>::is_always_lock_free);
+
+/// Also where the shell has the terminal already: must not stop us.
+void set_modes_from_background(int fd, const termios& modes) {
+  sigset_t background_write;
+  sigset_t before;
+  sigemptyset(&background_write);
+  sigaddset(&background_write, SIGTTOU);
+  ::pthread_sigmask(SIG_BLOCK, &background_write, &before);
+  ::tcsetattr(fd, TCSANOW, &modes);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
 
 }  // namespace
 
@@ -48,6 +60,7 @@ Result<std::optional<RawTerminal>> RawTerminal::enter(const Fd& fd) {
   raw.c_iflag &= ~static_cast<tcflag_t>(BRKINT | ICRNL | INLCR | IGNCR | ISTRIP | IXON);
   raw.c_cc[VMIN] = 1;
   raw.c_cc[VTIME] = 0;
+  modes_raw = raw;
   // A signal between the two leaves the old modes in place or puts them back.
   raw_descriptor.store(own.release());
   if (::tcsetattr(raw_descriptor.load(), TCSANOW, &raw) != 0) {
@@ -70,15 +83,21 @@ void restore_terminal() {
   const int saved_errno = errno;
   const int fd = raw_descriptor.exchange(-1);
   if (fd >= 0) {
-    sigset_t background_write;  // must not stop us when the shell has the terminal already
-    sigset_t before;
-    sigemptyset(&background_write);
-    sigaddset(&background_write, SIGTTOU);
-    ::pthread_sigmask(SIG_BLOCK, &background_write, &before);
-    ::tcsetattr(fd, TCSANOW, &modes_before);
+    set_modes_from_background(fd, modes_before);
     ::close(fd);
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
+  errno = saved_errno;
+}
+
+void pause_terminal() {
+  const int saved_errno = errno;
+  if (const int fd = raw_descriptor; fd >= 0) set_modes_from_background(fd, modes_before);
+  errno = saved_errno;
+}
+
+void resume_terminal() {
+  const int saved_errno = errno;
+  if (const int fd = raw_descriptor; fd >= 0) ::tcsetattr(fd, TCSANOW, &modes_raw);
   errno = saved_errno;
 }
 

@@ -42,4 +42,11 @@ class RawTerminal {
 /// Async-signal-safe: for handlers of signals that end the process.
 void restore_terminal();
 
+/// The same, until `resume_terminal`: for a process that is about to be stopped. Async-signal-safe.
+void pause_terminal();
+/// Makes the terminal raw again, when it is ours to be raw: after a stop, whoever sees to it
+/// meanwhile may have set other modes. A background job is stopped until it gets the terminal.
+/// Async-signal-safe.
+void resume_terminal();
+
 }  // namespace crosvm

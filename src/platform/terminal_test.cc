@@ -114,6 +114,20 @@ TEST_F(RawTerminalTest, RestoredFromASignalHandlerAndOnlyOnce) {
   EXPECT_EQ(modes().c_lflag, other.c_lflag);
 }
 
+TEST_F(RawTerminalTest, PausedItIsAsBeforeAndResumedRaw) {
+  const termios before = modes();
+  auto raw = RawTerminal::enter(slave_);
+  pause_terminal();
+  EXPECT_EQ(modes().c_lflag, before.c_lflag);
+  EXPECT_EQ(modes().c_iflag, before.c_iflag);
+  resume_terminal();
+  EXPECT_EQ(modes().c_lflag & (ICANON | ECHO | ISIG), 0u);
+  restore_terminal();
+  EXPECT_EQ(modes().c_lflag, before.c_lflag);
+  resume_terminal();  // it is nobody's to be raw
+  EXPECT_EQ(modes().c_lflag, before.c_lflag);
+}
+
 TEST_F(RawTerminalTest, NotATerminalIsNothing) {
   Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   auto raw = RawTerminal::enter(null);

@@ -258,7 +258,7 @@ Result<std::unique_ptr<DeviceHost>> DeviceHost::create(std::string name, Events 
   state->events = std::move(events);
   std::unique_ptr<DeviceHost> host(new DeviceHost(std::move(state)));
   DeviceEvents& from_device = *host;
-  host->state_->device = TRY(with_context(make(from_device), host->state_->name));
+  host->state_->device = TRY(make(from_device));
   const VirtioDevice& device = *host->state_->device;
   host->state_->offered = device.device_features() | kRingFeatures;
   host->state_->rings = std::vector<RingState>(device.queue_sizes().size());

@@ -341,7 +341,7 @@ TEST(DeviceHost, PassesOnWhyThereIsNoDevice) {
     return Result<std::unique_ptr<VirtioDevice>>(fail(Error::invalid("no such luck")));
   });
   ASSERT_FALSE(host.has_value());
-  EXPECT_EQ(host.error().what(), "echo0: no such luck");
+  EXPECT_EQ(host.error().what(), "no such luck");
 }
 
 }  // namespace

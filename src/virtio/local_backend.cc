@@ -103,7 +103,7 @@ Result<void> LocalBackend::State::make_host(const std::string& name, OpenedDevic
     return device.create(
         {.loop = *loop, .events = to_host, .rings = make_device_rings(name, device.rings())});
   };
-  host = TRY(DeviceHost::create(name, std::move(events), make));
+  host = TRY(with_context(DeviceHost::create(name, std::move(events), make), name));
   info = host->info();
   return {};
 }

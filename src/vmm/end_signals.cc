@@ -38,11 +38,32 @@ void on_end_signal(int number) {
   errno = saved_errno;
 }
 
-void handle(int number, void (*handler)(int)) {
+void handle(int number, void (*handler)(int), int flags = 0) {
   struct sigaction action{};
   action.sa_handler = handler;  // without SA_RESTART: an open that waits for a peer must come back
+  action.sa_flags = flags;
   ::sigaction(number, &action, nullptr);
 }
+
+/// The shell gets its terminal as it was, and we stop here until it lets us go on.
+void on_stop_signal(int number) {
+  const int saved_errno = errno;
+  pause_terminal();
+  ::signal(number, SIG_DFL);
+  ::raise(number);
+  sigset_t stop;
+  sigset_t before;
+  sigemptyset(&stop);
+  sigaddset(&stop, number);
+  ::pthread_sigmask(SIG_UNBLOCK, &stop, &before);  // here
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  handle(number, on_stop_signal, SA_RESTART);
+  resume_terminal();
+  errno = saved_errno;
+}
+
+/// Also after SIGSTOP, which has no handler.
+void on_continue(int) { resume_terminal(); }
 
 bool has_default_action(int number) {
   struct sigaction now{};
@@ -69,6 +90,8 @@ Result<std::unique_ptr<EndSignals>> EndSignals::create(EventLoop& loop,
   for (int number : kEndSignals) {
     if (has_default_action(number)) handle(number, on_end_signal);
   }
+  if (has_default_action(SIGTSTP)) handle(SIGTSTP, on_stop_signal, SA_RESTART);
+  if (has_default_action(SIGCONT)) handle(SIGCONT, on_continue, SA_RESTART);
   for (int number : kFaultSignals) {
     if (has_default_action(number)) handle(number, die_by);
   }

@@ -12,7 +12,8 @@ namespace crosvm {
 /// SIGINT, SIGTERM and SIGHUP as an orderly end of the VM: the first calls `first` on the loop, a
 /// second one kills the process at once, the terminal restored, whatever its threads are doing. One
 /// that our parent had ignored (nohup, a shell's background job) stays ignored. A signal of a fault
-/// restores the terminal before it kills. SIGPIPE and SIGXFSZ are errors of the write instead.
+/// restores the terminal before it kills; SIGTSTP before it stops, and the terminal is raw again
+/// when we go on. SIGPIPE and SIGXFSZ are errors of the write instead.
 ///
 /// At most one at a time: handlers belong to the process.
 class EndSignals {

@@ -28,8 +28,10 @@ class VmRun {
  public:
   Result<ExitState> run(const Config& config) {
     Result<ExitState> ended = build_and_run(config);
+    if (ended) return ended;
     const int signal = EndSignals::received();
-    if (ended || signal == 0) return ended;
+    // A device's process that died during the build ends the VM as one that dies later.
+    if (signal == 0) return end_ ? Result<ExitState>(*end_) : ended;
     // A signal during the build interrupts what it waits for; that is no failure.
     log::info("ending the VM on SIG{} before it runs: {}", ::sigabbrev_np(signal),
               ended.error().what());

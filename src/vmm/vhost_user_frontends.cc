@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <string_view>
@@ -38,6 +39,11 @@ std::string_view fix_for(std::errc code) {
   }
 }
 
+bool is_socket(const std::string& path) {
+  struct stat status{};
+  return ::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
 /// Does not wait: a listener without room for another front-end is an error.
 Result<Fd> connect_once(const std::string& path) {
   const UnixAddress address = TRY(UnixAddress::of_long(path));
@@ -70,6 +76,10 @@ Result<Fd> connect_vhost_user(const std::string& path, const VhostUserPatience& 
     auto socket = connect_once(path);
     if (socket) return socket;
     const std::errc code = socket.error().code();
+    if (code == std::errc::connection_refused && !is_socket(path)) {
+      return fail(Error::invalid(
+          format_text("{}: this is no socket; give the path that the back-end listens on", path)));
+    }
     const bool waits = timeout && nobody_there(code);
     // Elapsed is compared, not a deadline that a large timeout would overflow.
     if (waits && Clock::now() - start < *timeout) {

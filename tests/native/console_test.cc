@@ -12,6 +12,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "proc_facts.h"
 #include "vm_process.h"
 
 namespace crosvm::test {
@@ -136,6 +137,32 @@ TEST_P(NativeTerminalTest, IsAsItWasAfterASignal) {
     EXPECT_EQ(vm.wait_exit(seconds(30)), orderly ? 0 : 128 + number);
     expect_same(modes(vm), fresh_, ::sigabbrev_np(number));
   }
+}
+
+// With filters, as their handlers run on the VM's own threads.
+TEST_P(NativeTerminalTest, IsRawAgainWhenAStoppedVmGoesOn) {
+  std::vector<std::string> arguments = run("spin");
+  std::erase(arguments, "--disable-sandbox");
+  VmProcess vm(arguments, VmProcess::Input::kTerminal);
+  ASSERT_TRUE(wait_raw(vm));
+  ::usleep(300'000);  // until the filters are on
+  const auto is_stopped = [&] { return status_of(vm.pid())["State"].starts_with("T"); };
+  for (int round = 0; round < 2; ++round) {
+    vm.signal(SIGSTOP);
+    for (int i = 0; i < 3000 && !is_stopped(); ++i) ::usleep(10'000);
+    ASSERT_TRUE(is_stopped());
+    ASSERT_EQ(::tcsetattr(vm.terminal().get(), TCSANOW, &fresh_), 0);  // as shells do
+    vm.signal(SIGCONT);
+    ASSERT_TRUE(wait_raw(vm)) << vm.errors();
+  }
+  // Who has no shell that could let it go on, as here, is not stopped by this.
+  ASSERT_EQ(::tcsetattr(vm.terminal().get(), TCSANOW, &fresh_), 0);
+  vm.signal(SIGTSTP);
+  ASSERT_TRUE(wait_raw(vm)) << vm.errors();
+  EXPECT_FALSE(is_stopped());
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 0) << vm.errors();
+  expect_same(modes(vm), fresh_, "continued");
 }
 
 }  // namespace

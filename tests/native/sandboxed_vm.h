@@ -79,9 +79,9 @@ class NativeWorkerTest : public testing::Test {
     return kNobody;
   }
 
-  std::string refusal(const std::vector<std::string>& flags) {
+  std::string refusal(const std::vector<std::string>& flags, int status = 1) {
     VmProcess vm(arguments(flags));
-    EXPECT_EQ(vm.wait_exit(std::chrono::seconds(60)), 1);
+    EXPECT_EQ(vm.wait_exit(std::chrono::seconds(60)), status);
     EXPECT_THAT(scratch_.entries(), testing::Not(testing::Contains("vm.sock")));
     return vm.errors();
   }

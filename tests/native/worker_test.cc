@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "control/socket.h"
 #include "sandboxed_vm.h"
 
 namespace crosvm::test {
@@ -77,6 +78,11 @@ TEST_F(NativeWorkerTest, DoctorShowsTheProcessesOfAVm) {
   VmProcess json({"doctor", "--json", "--processes", socket_});
   EXPECT_EQ(json.wait_exit(seconds(30)), 0);
   EXPECT_THAT(json.output(), HasSubstr("\"role\": \"device rng\""));
+  auto listener = control::Listener::open(scratch_.path() + "/other");  // no VM, but this test
+  ASSERT_TRUE(listener);
+  VmProcess other({"doctor", "--processes", scratch_.path() + "/other"});
+  EXPECT_EQ(other.wait_exit(seconds(30)), 1);
+  EXPECT_THAT(other.errors(), HasSubstr("runs no VM"));
   VmProcess none({"doctor", "--processes", scratch_.path() + "/none"});
   EXPECT_EQ(none.wait_exit(seconds(30)), 1);
   EXPECT_THAT(none.errors(), HasSubstr(scratch_.path() + "/none"));
@@ -348,9 +354,10 @@ TEST_F(NativeWorkerTest, PoliciesOfADirectoryTakeThePlaceOfOurs) {
   for (const char* name : {"serial_device", "block_device", "rng_device"}) {
     std::ofstream(policies + "/" + name + ".policy") << "sendmsg: 1\nclose: 1\nexit_group: 1\n";
   }
-  EXPECT_THAT(refusal({"--seccomp-policy-dir", policies}),
+  // A process that came to be and died ends the VM, as one that dies later.
+  EXPECT_THAT(refusal({"--seccomp-policy-dir", policies}, 33),
               AllOf(HasSubstr("which its policy does not allow"), HasSubstr("console0"),
-                    HasSubstr("is denied")));
+                    HasSubstr("is denied"), HasSubstr("exiting with crash")));
 }
 
 TEST_F(NativeWorkerTest, FailuresThatAreOnlyLoggedDoNotEndTheVm) {
