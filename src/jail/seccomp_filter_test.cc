@@ -192,8 +192,8 @@ TEST(SeccompFilterTest, ThePoliciesOfDevicesAndOfTheVmmAreCompiledIn) {
   auto names = embedded_seccomp_policies();
   EXPECT_TRUE(std::ranges::is_sorted(names));
   for (const char* name : {"block_device", "serial_device", "rng_device", "block_device_vhost_user",
-                           "serial_device_vhost_user", "rng_device_vhost_user", "vmm_vcpu",
-                           "vmm_control", "vmm_relay"}) {
+                           "serial_device_vhost_user", "rng_device_vhost_user", "vsock_device",
+                           "vsock_device_vhost_user", "vmm_vcpu", "vmm_control", "vmm_relay"}) {
     EXPECT_THAT(names, Contains(name));
     EXPECT_TRUE(find_seccomp_policy(name, {})) << name;
   }

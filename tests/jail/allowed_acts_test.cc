@@ -94,7 +94,8 @@ TEST_P(AllowedActsTest, MemoryIsTakenAndGivenBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, AllowedActsTest,
-                         testing::Values("block_device", "serial_device", "rng_device"),
+                         testing::Values("block_device", "serial_device", "rng_device",
+                                         "vsock_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(AllowedActsOfBlockTest, ThreadsThatUseMemoryAndTheImage) {

@@ -171,7 +171,8 @@ TEST_P(ProbeWorkerTest, EveryForbiddenActIsDeniedAndLogged) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, ProbeWorkerTest,
-                         testing::Values("block_device", "serial_device", "rng_device"),
+                         testing::Values("block_device", "serial_device", "rng_device",
+                                         "vsock_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 class ProbeServiceTest : public ProbeWorkerTest {};
@@ -210,7 +211,8 @@ TEST_P(ProbeServiceTest, EveryForbiddenActIsDeniedAndLogged) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, ProbeServiceTest,
-                         testing::Values("block_device", "serial_device", "rng_device"),
+                         testing::Values("block_device", "serial_device", "rng_device",
+                                         "vsock_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Its sockets, what it serves, its ring and its loop; nothing of the disk beside it.

@@ -22,9 +22,11 @@ struct Role {
 // With a hyphen: processes of `crosvm devices`.
 constexpr Role kRoles[] = {{"block-", "block_device_vhost_user"},
                            {"serial-", "serial_device_vhost_user"},
+                           {"vsock-", "vsock_device_vhost_user"},
                            {"block", "block_device"},
                            {"console", "serial_device"},
                            {"rng", "rng_device"},
+                           {"vsock", "vsock_device"},
                            {"irq_relay", "vmm_relay"},
                            {"crosvm_vcpu", "vmm_vcpu"},
                            {"crosvm", "vmm_control"}};
