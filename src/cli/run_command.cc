@@ -107,6 +107,26 @@ Result<void> take_vhost_user(RunOptions& options, std::string_view value) {
   return {};
 }
 
+Result<void> take_vsock(RunOptions& options, std::string_view value) {
+  options.config.vsock = TRY(parse_vsock(value));
+  return {};
+}
+
+Result<void> take_cid(RunOptions& options, std::string_view value) {
+  options.old_vsock.cid = TRY(parse_cid(value));
+  return {};
+}
+
+Result<void> take_vhost_vsock_device(RunOptions& options, std::string_view value) {
+  options.old_vsock.device = std::string(value);
+  return {};
+}
+
+Result<void> take_vhost_vsock_fd(RunOptions& options, std::string_view value) {
+  options.old_vsock.fd = TRY(parse_vsock_fd(value));
+  return {};
+}
+
 enum class OldVhostUser { kBlock, kConsole, kFs, kGpu, kHwsim, kNet, kSnd, kVsock, kWl };
 
 template <OldVhostUser kType>
@@ -231,6 +251,7 @@ constexpr Reader kReaders[] = {
     {"acpi-table", append<&Config::acpi_tables>},
     {"async-executor", take_async_executor},
     {"block", take_block},
+    {"cid", take_cid},
     {"cpus", take_cpus},
     {"disable-sandbox", set<&Config::sandbox, false>},
     {"disable-virtio-intx", set<&Config::virtio_intx, false>},
@@ -276,6 +297,9 @@ constexpr Reader kReaders[] = {
     {"vhost-user-snd", take_old_vhost_user<OldVhostUser::kSnd>},
     {"vhost-user-vsock", take_old_vhost_user<OldVhostUser::kVsock>},
     {"vhost-user-wl", take_old_vhost_user<OldVhostUser::kWl>},
+    {"vhost-vsock-device", take_vhost_vsock_device},
+    {"vhost-vsock-fd", take_vhost_vsock_fd},
+    {"vsock", take_vsock},
 };
 
 const Reader* find_reader(std::string_view name) {
@@ -349,6 +373,7 @@ Result<Config> make_config(RunOptions options) {
   TRY(complete_serial(config.serial, other_console));
   TRY(add_disks(options.disks, options.async_executor, config));
   TRY(check_restart_devices(config));
+  config.vsock = TRY(choose_vsock(std::move(config.vsock), options.old_vsock));
   if (config.kernel.empty()) {
     return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));
   }

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "cli/command_line.h"
+#include "cli/vsock_options.h"
 #include "devices/block/block_config.h"
 #include "vmm/config.h"
 
@@ -21,6 +22,7 @@ struct RunOptions {
   std::vector<BlockConfig> disks;                ///< of all disk flags, in order
   std::optional<AsyncExecutor> async_executor;
   std::optional<std::string> syslog_tag;
+  OldVsockOptions old_vsock;
 };
 
 /// Reads the values of the options that this build supports; `check_supported` refuses the others.

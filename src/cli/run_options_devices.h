@@ -60,10 +60,15 @@ inline constexpr Option kNetOptions[] = {
     Option("net-vq-pairs", kNumber, "Queue pairs of those cards").use("--net vq-pairs=…"),
     Option("vhost-net", kSwitch, "Those cards in the host's kernel").use("--net …,vhost-net"),
     Option("vhost-net-device", kPath, "Its device node").use("--net …,vhost-net=[device=PATH]"),
-    Option("vsock", kKeyValues, "Add a socket device to the host"),
-    Option("cid", kNumber, "Context id of the socket device").use("--vsock cid=N"),
-    Option("vhost-vsock-device", kPath, "Its device node").use("--vsock device=PATH"),
-    Option("vhost-vsock-fd", kNumber, "Its open device").use("--vsock device=/proc/self/fd/N"),
+    Option("vsock", kKeyValues,
+           "Add a socket device: cid, device, max-queue-sizes, backend (kernel; user, not in other "
+           "crosvm builds: connect and listen lead to Unix sockets)")
+        .built(),
+    Option("cid", kNumber, "Context id of the socket device").use("--vsock cid=N").built(),
+    Option("vhost-vsock-device", kPath, "Its device node").use("--vsock device=PATH").built(),
+    Option("vhost-vsock-fd", kNumber, "Its open device")
+        .use("--vsock device=/proc/self/fd/N")
+        .built(),
 };
 
 inline constexpr Option kGpuOptions[] = {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "cli/disk_options.h"
 #include "cli/serial_options.h"
+#include "cli/vsock_options.h"
 
 namespace crosvm {
 namespace {
@@ -42,6 +43,10 @@ Result<void> take(ServeOptions& options, std::string_view name, std::string_view
   if (name == "input-file") options.input_file = value;
   if (name == "syslog") options.syslog = true;
   if (name == "port") options.ports.push_back(TRY(parse_console_port(value)));
+  if (name == "cid") options.cid = TRY(parse_cid(value));
+  if (name == "vhost-socket") options.vhost_socket = value;
+  if (name == "connect") options.connect.emplace_back(value);
+  if (name == "listen") options.listen.emplace_back(value);
   if (name == "disable-sandbox") options.sandbox = false;
   if (name == "jail") return take_jail(options, value);
   if (name == "block") {
@@ -51,6 +56,10 @@ Result<void> take(ServeOptions& options, std::string_view name, std::string_view
   if (name == "serial") {
     auto [socket, rest] = TRY(split_vhost(value));
     options.serials.push_back({.socket = std::move(socket), .port = TRY(parse_console_port(rest))});
+  }
+  if (name == "vsock") {
+    auto [socket, rest] = TRY(split_vhost(value));
+    options.vsocks.push_back({.socket = std::move(socket), .config = TRY(parse_vsock(rest))});
   }
   return {};
 }
@@ -130,6 +139,33 @@ Result<std::vector<SerialConfig>> console_ports(const ServeOptions& options) {
   return std::vector{std::move(port)};
 }
 
+/// The kernel gets at a guest's memory by way of the process that has its device, and serves no
+/// front-end.
+Result<std::string> served_vsock_text(const VsockConfig& config) {
+  if (config.backend == VsockConfig::Backend::kUser) return config.to_text();
+  return fail(Error::invalid(
+      "vsock: the kernel's socket device cannot be served by vhost-user; run the VM with --vsock "
+      "cid=N, or name Unix sockets by connect or listen, which lead to them without the kernel's"));
+}
+
+Result<std::string> vsock_text(const ServeOptions& options) {
+  VsockConfig config;
+  config.cid = options.cid.value_or(0);
+  TRY(with_context(check_guest_cid(config.cid), "--cid"));
+  if (options.connect.empty() && options.listen.empty()) return served_vsock_text(config);
+  if (options.vhost_socket) {
+    return fail(Error::invalid(
+        "--vhost-socket is of the kernel's device, and --connect and --listen are of ours; leave "
+        "out one or the other"));
+  }
+  config.backend = VsockConfig::Backend::kUser;
+  config.connect = TRY(VsockConfig::parse_rules("--connect", options.connect));
+  config.listen = TRY(VsockConfig::parse_rules("--listen", options.listen));
+  const std::string text = config.to_text();
+  TRY(VsockConfig::parse(TRY(KeyValues::parse(text))));  // what the rules are to each other
+  return text;
+}
+
 Result<ServedDevice> one_device(std::string_view kind, const ServeOptions& options) {
   ServedDevice device{.type = std::string(kind), .name = std::string(kind)};
   const int sockets = int{options.socket_path.has_value()} + int{options.old_socket.has_value()} +
@@ -142,6 +178,7 @@ Result<ServedDevice> one_device(std::string_view kind, const ServeOptions& optio
   device.fd = options.fd;
   device.socket = options.socket_path.value_or(options.old_socket.value_or(""));
   if (kind == "block") device.text = TRY(disk_text(options));
+  if (kind == "vsock") device.text = TRY(vsock_text(options));
   if (kind == "console") device.ports = TRY(console_ports(options));
   return device;
 }
@@ -169,6 +206,13 @@ Result<std::vector<ServedDevice>> several_devices(const ServeOptions& options) {
                        .name = format_text("block-{}", number++),
                        .text = config.to_text(),
                        .socket = disk.socket});
+  }
+  number = 0;
+  for (const ServeOptions::Vsock& vsock : options.vsocks) {
+    devices.push_back({.type = "vsock",
+                       .name = format_text("vsock-{}", number++),
+                       .text = TRY(served_vsock_text(vsock.config)),
+                       .socket = vsock.socket});
   }
   return devices;
 }

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "cli/command_line.h"
 #include "devices/block/block_config.h"
+#include "devices/vsock/vsock_config.h"
 #include "platform/serial_config.h"
 #include "vmm/serve_devices.h"
 
@@ -27,6 +28,11 @@ struct ServeOptions {
     SerialConfig port;
   };
 
+  struct Vsock {
+    std::string socket;
+    VsockConfig config;
+  };
+
   std::optional<AsyncExecutor> async_executor;
   // Of `device KIND`:
   std::optional<std::string> socket_path;  ///< `--socket-path`
@@ -37,13 +43,18 @@ struct ServeOptions {
   std::optional<std::string> input_file;
   bool syslog = false;
   std::vector<SerialConfig> ports;
+  std::optional<uint64_t> cid;              ///< of a socket device
+  std::optional<std::string> vhost_socket;  ///< the kernel's
+  std::vector<std::string> connect;
+  std::vector<std::string> listen;
   // Of `devices`:
   bool sandbox = true;
   SandboxOptions sandbox_options;
   std::vector<Disk> disks;
   std::vector<Serial> serials;
+  std::vector<Vsock> vsocks;
 
-  bool empty() const { return disks.empty() && serials.empty(); }
+  bool empty() const { return disks.empty() && serials.empty() && vsocks.empty(); }
 };
 
 /// Whether the subcommand serves devices by vhost-user.

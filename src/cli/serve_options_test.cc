@@ -146,5 +146,38 @@ TEST(ServeOptionsTest, TheSocketComesFirst) {
   }
 }
 
+TEST(ServeOptionsTest, SocketsOfTheHostAreNamed) {
+  auto config = config_of({"device", "vsock", "--cid", "3", "--connect", "1024:/a", "--connect",
+                           "1025/seqpacket:/b,c", "--listen", "22:/l", "--socket-path", "/s"});
+  ASSERT_TRUE(config) << config.error().what();
+  const ServedDevice& device = config->devices[0];
+  EXPECT_EQ(device.type, "vsock");
+  auto vsock = VsockConfig::parse(*KeyValues::parse(device.text));
+  ASSERT_TRUE(vsock) << vsock.error().what();
+  EXPECT_EQ(vsock->cid, 3u);
+  EXPECT_EQ(vsock->connect.at(1), (VsockRule{.port = 1025, .seqpacket = true, .path = "/b,c"}));
+  EXPECT_EQ(vsock->listen.at(0).port, 22u);
+
+  auto several = config_of({"devices", "--vsock", "vhost=/s,cid=4,backend=user,connect=[1:/a]"});
+  ASSERT_TRUE(several) << several.error().what();
+  EXPECT_EQ(several->devices[0].name, "vsock-0");
+  EXPECT_EQ(several->devices[0].socket, "/s");
+}
+
+TEST(ServeOptionsTest, TheKernelsSocketsAreNotServed) {
+  const char* kInstead = "run the VM with --vsock";
+  EXPECT_THAT(error_of({"device", "vsock", "--cid", "3", "--fd", "5"}), HasSubstr(kInstead));
+  EXPECT_THAT(error_of({"devices", "--vsock", "vhost=/s,cid=4"}), HasSubstr(kInstead));
+  EXPECT_THAT(error_of({"device", "vsock", "--cid", "3", "--vhost-socket", "/v", "--listen",
+                        "22:/l", "--fd", "5"}),
+              HasSubstr("leave out one or the other"));
+  EXPECT_THAT(error_of({"device", "vsock", "--cid", "1", "--fd", "5"}), HasSubstr("--cid: cid=1"));
+  EXPECT_THAT(error_of({"device", "vsock", "--cid", "3", "--listen", "l", "--fd", "5"}),
+              HasSubstr("--listen: `l`"));
+  EXPECT_THAT(error_of({"device", "vsock", "--cid", "3", "--connect", "1:/a", "--connect", "1:/b",
+                        "--fd", "5"}),
+              HasSubstr("given twice"));
+}
+
 }  // namespace
 }  // namespace crosvm

@@ -179,8 +179,18 @@ inline constexpr Option kDeviceSndOptions[] = {
     Option("config", kKeyValues, "Details of the sound card"),
 };
 inline constexpr Option kDeviceVsockOptions[] = {
-    Option("cid", kNumber, "Context id").require(),
-    Option("vhost-socket", kPath, "Device node"),
+    Option("cid", kNumber, "Context id").require().built(),
+    Option("vhost-socket", kPath, "Device node of the kernel's, which this build does not serve")
+        .built(),
+    Option("connect", kOther,
+           "The guest may connect to this port of the host, which is this socket")
+        .value("PORT[/seqpacket]:PATH")
+        .many()
+        .built(),
+    Option("listen", kOther, "Who connects to this socket is connected to this port of the guest")
+        .value("PORT[/seqpacket]:PATH")
+        .many()
+        .built(),
 };
 inline constexpr Option kDeviceWlOptions[] = {
     Option("wayland-sock", kOther, "Wayland socket").value("PATH[,name=NAME]").many(),
@@ -194,7 +204,10 @@ inline constexpr Option kDevicesOptions[] = {
     Option("control-socket", kPath, "Socket for disk commands").letter('s'),
     Option("serial", kKeyValues, "Serve a console").value("vhost=PATH,…").many().built(),
     Option("block", kKeyValues, "Serve a disk").value("vhost=PATH,…").many().built(),
-    Option("vsock", kKeyValues, "Serve a socket device").value("vhost=PATH,…").many(),
+    Option("vsock", kKeyValues, "Serve a socket device with backend=user")
+        .value("vhost=PATH,…")
+        .many()
+        .built(),
     Option("net", kKeyValues, "Serve a network card").value("vhost=PATH,…").many(),
 };
 inline constexpr Option kBootstrapOptions[] = {

@@ -135,7 +135,7 @@ constexpr Command kDeviceCommands[] = {
     backend("net", "Serve network cards", kDeviceNetGroups),
     built(backend("rng", "Serve random numbers (not in other crosvm builds)", kDeviceRngGroups)),
     backend("snd", "Serve a sound card", kDeviceSndGroups),
-    backend("vsock", "Serve a socket device", kDeviceVsockGroups),
+    built(backend("vsock", "Serve a socket device", kDeviceVsockGroups)),
     backend("wl", "Serve Wayland", kDeviceWlGroups)};
 
 constexpr Command kSubcommands[] = {

@@ -1,44 +1,33 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "base/socket_file.h"
 
 namespace crosvm {
 
 /// Where a vhost-user back-end waits for its one front-end (cli.md 3.7).
 class BackendSocket {
  public:
-  /// Listens at `path`. A socket file that nobody listens on is replaced. Errors: address_in_use
-  /// when somebody does, or the path is another kind of file; invalid_argument for one that is too
-  /// long; else the errno of bind.
+  /// As SocketFile::listen.
   static Result<BackendSocket> listen(const std::string& path);
-
-  BackendSocket(BackendSocket&& other) noexcept;
-  BackendSocket& operator=(BackendSocket&&) = delete;
-  /// Removes the file, if it is still ours.
-  ~BackendSocket();
 
   /// The front-end that has come; from then on nobody listens and the file is gone. To be called
   /// when `fd` is readable. Errors: the errno of accept4, resource_unavailable_try_again when it
   /// has gone again.
   Result<Fd> accept();
 
-  const Fd& fd() const { return fd_; }
-  const std::string& path() const { return path_; }
+  const Fd& fd() const { return file_.fd(); }
+  const std::string& path() const { return file_.path(); }  // absolute
 
  private:
-  BackendSocket(Fd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
-  void remove_file();
+  explicit BackendSocket(SocketFile file) : file_(std::move(file)) {}
 
-  Fd fd_;
-  std::string path_;
-  dev_t device_ = 0;  // of the file
-  ino_t inode_ = 0;
+  SocketFile file_;
 };
 
 /// The connected socket with which the process was started as descriptor `number`. Errors:

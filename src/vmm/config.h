@@ -9,6 +9,7 @@
 
 #include "arch/kernel_entry.h"
 #include "arch/nested.h"
+#include "devices/vsock/vsock_config.h"
 #include "jail/sandbox_options.h"
 #include "platform/serial_config.h"
 #include "vmm/device_request.h"
@@ -41,7 +42,8 @@ struct Config {
   std::vector<SerialConfig> serial;           ///< complete (cli.md 1.7), by hardware, then number
   std::vector<DeviceRequest> disks;           ///< in the order of the command line
   std::optional<std::string> root_parameter;  ///< "root=/dev/vda ro", behind all `params`
-  std::vector<VhostUserRequest> vhost_user;   ///< in the order of the command line
+  std::optional<VsockConfig> vsock;
+  std::vector<VhostUserRequest> vhost_user;  ///< in the order of the command line
   /// How long a missing back-end is waited for; none: not at all.
   std::optional<std::chrono::milliseconds> vhost_user_connect_timeout;
   bool rng = true;          ///< false with `--no-rng`

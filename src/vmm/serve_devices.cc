@@ -5,7 +5,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <climits>
 #include <csignal>
 #include <ctime>
 #include <functional>
@@ -17,8 +16,10 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "devices/all_devices.h"
+#include "devices/vsock/vsock_host.h"
 #include "jail/broker_process.h"
 #include "jail/check_sandbox_options.h"
+#include "jail/helper_process.h"
 #include "jail/jailed_services.h"
 #include "jail/seccomp_filter.h"
 #include "jail/spawner.h"
@@ -39,6 +40,7 @@ struct Service {
   std::string text;  // its configuration
   std::unique_ptr<OpenedDevice> opened;
   std::unique_ptr<ConsoleLink> console;  // null for others
+  std::unique_ptr<VsockHost> vsock;      // likewise
   std::optional<BackendSocket> socket;
   Fd frontend;  // until it is served
   EventLoop::WatchId watch = 0;
@@ -46,17 +48,6 @@ struct Service {
 
   const DeviceType& type() const { return *find_device(served->type); }
 };
-
-/// The spawner may have another working directory by the time it removes the file.
-Result<std::string> absolute_path(const std::string& path) {
-  if (path.starts_with('/')) return path;
-  std::string directory(PATH_MAX, '\0');
-  if (::getcwd(directory.data(), directory.size()) == nullptr) {
-    return fail(Error::from_errno("finding", "the working directory"));
-  }
-  directory.resize(directory.find('\0'));
-  return format_text("{}/{}", directory, path);
-}
 
 /// Whether a front-end has just gone, perhaps in the middle of something.
 bool is_disconnect(std::errc why) {
@@ -106,7 +97,9 @@ class ServeRun {
     auto service = std::make_unique<Service>();
     service->served = &device;
     service->text = device.text;
-    if (device.ports.empty()) {
+    if (device.type == VsockFactory::kName) {
+      TRY(open_vsock(*service));
+    } else if (device.ports.empty()) {
       service->opened = TRY(service->type().open(device.text));
     } else {
       const SerialHost host{
@@ -119,9 +112,35 @@ class ServeRun {
     return {};
   }
 
+  Result<void> open_vsock(Service& service) {
+    const KeyValues text = TRY(KeyValues::parse(service.text));
+    VsockHost::Opened opened = TRY(VsockHost::open(TRY(VsockConfig::parse(text))));
+    service.vsock = std::move(opened.host);
+    service.opened = TRY(opened_device<VsockFactory>(service.text, std::move(opened.resources)));
+    return {};
+  }
+
+  /// The half of a socket device that stays outside of its jail. Where this process becomes the
+  /// jail, another one has it, and the socket files.
+  Result<void> begin_vsock(VsockHost& host) {
+    if (confined_) {
+      TRY(start_helper(host.channel(), "connects sockets", [&host] {
+        host.serve_until_end();
+        host.remove_files();
+      }));
+      host.leave_files();
+      return {};
+    }
+    for (const std::string& path : host.socket_files()) {
+      if (jails_) TRY(jails_->guard_socket(path));
+    }
+    return host.serve(*loop_);
+  }
+
   /// From here on a front-end may come.
   Result<void> begin(Service& service) {
     ++left_;
+    if (service.vsock) TRY(begin_vsock(*service.vsock));
     if (service.served->fd) {
       service.frontend = TRY(adopt_frontend(*service.served->fd));
       loop_->post([this, &service] { have_frontend(service); });
@@ -130,7 +149,7 @@ class ServeRun {
     service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
     if (jails_) {
       TRY(jails_->check_policy(service.type()));
-      TRY(jails_->guard_socket(TRY(absolute_path(service.socket->path()))));
+      TRY(jails_->guard_socket(service.socket->path()));
     }
     service.watch = TRY(loop_->watch(service.socket->fd(), EPOLLIN, [this, &service](uint32_t) {
       const EventLoop::WatchId watch = service.watch;

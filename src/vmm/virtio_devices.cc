@@ -4,6 +4,8 @@
 
 #include "base/format.h"
 #include "devices/all_devices.h"
+#include "devices/vsock/vhost_vsock.h"
+#include "devices/vsock/vsock_device.h"
 #include "virtio/local_backend.h"
 
 namespace crosvm {
@@ -39,15 +41,39 @@ Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost
   if (config.rng) {
     all.devices.push_back(TRY(open_device({.type = "rng", .name = "rng", .text = ""})));
   }
+  if (config.vsock) TRY(with_context(all.add_vsock(*config.vsock, host.loop), "vsock"));
   return all;
+}
+
+Result<void> VirtioDevices::add_vsock(const VsockConfig& config, EventLoop& loop) {
+  DeviceRequest request{.type = "vsock", .name = "vsock", .text = config.to_text()};
+  if (config.backend == VsockConfig::Backend::kUser) {
+    VsockHost::Opened opened = TRY(VsockHost::open(config));
+    TRY(opened.host->serve(loop));
+    vsock_host = std::move(opened.host);
+    auto device = TRY(opened_device<VsockFactory>(request.text, std::move(opened.resources)));
+    devices.push_back({.request = std::move(request), .opened = std::move(device)});
+    return {};
+  }
+  auto kernel = std::make_shared<Fd>(TRY(open_vhost_vsock(config)));
+  devices.push_back(
+      {.request = std::move(request), .opened = nullptr, .run_here = [config, kernel, &loop] {
+         return run_vhost_vsock(loop, config, std::move(*kernel));
+       }});
+  return {};
 }
 
 Result<void> VirtioDevices::start(Workers& workers) {
   for (Device& device : devices) {
+    if (device.run_here) continue;
     const DeviceRequest& request = device.request;
     device.worker =
         TRY(workers.start(*find_device(request.type), request.name, request.text, *device.opened));
     device.opened.reset();
+  }
+  if (!vsock_host) return {};
+  for (const std::string& path : vsock_host->socket_files()) {
+    TRY(workers.spawner().guard_socket(path));
   }
   return {};
 }
@@ -55,7 +81,9 @@ Result<void> VirtioDevices::start(Workers& workers) {
 Result<std::vector<std::unique_ptr<DeviceBackend>>> VirtioDevices::run(Workers* workers) {
   std::vector<std::unique_ptr<DeviceBackend>> backends;
   for (Device& device : devices) {
-    if (workers) {
+    if (device.run_here) {
+      backends.push_back(TRY(device.run_here()));
+    } else if (workers) {
       backends.push_back(TRY(workers->finish(device.worker)));
     } else {
       backends.push_back(TRY(LocalBackend::create(device.request.name, std::move(device.opened))));

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include "base/event_loop.h"
 #include "base/result.h"
+#include "devices/vsock/vsock_host.h"
 #include "jail/workers.h"
 #include "pci/pci_places.h"
 #include "platform/serial_backend.h"
@@ -21,13 +24,17 @@ namespace crosvm {
 struct VirtioDevices {
   struct Device {
     DeviceRequest request;
-    std::unique_ptr<OpenedDevice> opened;
-    uint32_t worker = 0;               ///< its number, once `start` was called
-    DeviceBackend* running = nullptr;  ///< since `run`; whoever has it by now lets it live
+    std::unique_ptr<OpenedDevice> opened;  ///< null for what `run_here` runs
+    uint32_t worker = 0;                   ///< its number, once `start` was called
+    DeviceBackend* running = nullptr;      ///< since `run`; whoever has it by now lets it live
+    /// Of a device that the kernel runs for us: it has no process.
+    std::function<Result<std::unique_ptr<DeviceBackend>>()> run_here = {};
   };
   std::vector<Device> devices;
   /// The consoles among them, which pass bytes on; they outlive the devices.
   std::vector<std::unique_ptr<ConsoleLink>> consoles;
+  /// What the socket device has outside of its process, if it is ours; outlives it.
+  std::unique_ptr<VsockHost> vsock_host;
   /// Behind `devices`: those that other processes serve.
   VhostUserFrontends frontends;
 
@@ -46,6 +53,9 @@ struct VirtioDevices {
 
   /// What each asks of PCI. Errors: invalid_argument for an address that is none.
   Result<std::vector<PciWish>> wishes() const;
+
+ private:
+  Result<void> add_vsock(const VsockConfig& config, EventLoop& loop);
 };
 
 }  // namespace crosvm

@@ -47,6 +47,7 @@ constexpr Service kServices[] = {
     {"\"block\"", {"crosvm", "block_device_vhost_user"}},
     {"\"console\"", {"crosvm", "serial_device_vhost_user"}},
     {"\"rng\"", {"crosvm", "rng_device_vhost_user"}},
+    {"\"vsock\"", {"crosvm", "vsock_device_vhost_user"}},
 };
 
 /// The role of the main thread of `crosvm device KIND …`, whose name tells nothing; null: the
