@@ -111,7 +111,19 @@ TEST_F(DiskToolsNativeTest, AnInterruptedConversionLeavesNothing) {
   file("b.zst", "what was there");
   // A terabyte of zeroes in frames takes a while.
   VmProcess process({"--no-syslog", "disk", "convert", "a.img", "b.zst"});
-  const auto begun = [&] { return folder_.entries().size() == 3; };
+  // The file to come has no name yet, where the file system can do without.
+  const auto begun = [&] {
+    const std::string folder = std::filesystem::canonical(folder_.path()).string() + "/";
+    std::error_code gone;  // descriptors come and go while they are looked at
+    std::filesystem::directory_iterator each("/proc/" + std::to_string(process.pid()) + "/fd",
+                                             gone);
+    for (; !gone && each != std::filesystem::directory_iterator(); each.increment(gone)) {
+      const std::string file = std::filesystem::read_symlink(each->path(), gone).string();
+      if (file.starts_with(folder) && file != folder + "a.img" && file != folder + "b.zst")
+        return true;
+    }
+    return false;
+  };
   for (int i = 0; i < 500 && !begun(); ++i) ::usleep(10'000);
   ASSERT_TRUE(begun());
   process.signal(SIGINT);
