@@ -138,6 +138,8 @@ VmProcess::~VmProcess() {
     // Read by tools/dev/run_vm_tests.sh.
     if (errors_.find("triple fault") != std::string::npos) {
       ::testing::Test::RecordProperty("guest_fault", "triple fault");
+    } else if (output_.find("<#DF>") != std::string::npos) {  // Linux's trace of a double fault
+      ::testing::Test::RecordProperty("guest_fault", "double fault");
     }
     fprintf(stderr, "---- stdout of crosvm ----\n%s\n---- stderr ----\n%s\n----\n", output_.c_str(),
             errors_.c_str());

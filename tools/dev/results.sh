@@ -29,7 +29,7 @@ cases() {
   ' "$@" /dev/null
 }
 
-# fault_cases FILE: the cases that failed and whose guest ended in a triple fault, as GoogleTest filters.
+# fault_cases FILE: the cases that failed and whose guest ended in a double or triple fault, as GoogleTest filters.
 fault_cases() {
   awk "$xml_attribute"'
     /<testcase / { name = attribute("classname") "." attribute("name") }
@@ -80,7 +80,7 @@ summary() {
   passed=$(grep -c '^passed ' "$1" || true)
   failed=$(grep -c '^failed ' "$1" || true)
   skipped=$(grep -c '^skipped ' "$1" || true)
-  grep '^retried ' "$1" | sed 's/$/: its guest ended in a triple fault in the test host (docs\/adr\/0006)/' || true
+  grep '^retried ' "$1" | sed 's/$/: its guest ended in a double or triple fault in the test host (docs\/adr\/0006)/' || true
   grep '^skipped ' "$1" | sort -u || true
   grep '^failed ' "$1" || true
   if [ "$skipped" = 0 ]; then

@@ -50,11 +50,11 @@ in_test_host "$results" "$filter" || status=$?
 [ "$status" != 0 ] && [ -e "$results/vm_test.xml" ] || exit "$status"
 
 # Now and then the emulated processors lose the state of a guest, or of the test host itself (ADR 6). A
-# guest's end in a triple fault is therefore tried once more, in a new test host; a fault of ours comes again.
+# guest's end in a double or triple fault is therefore tried once more, in a new test host; a fault of ours comes again.
 fault_cases "$results/vm_test.xml" > "$results/faults"
 if [ -s "$results/faults" ] && [ "$(wc -l < "$results/faults")" -le 3 ]; then
   mkdir -p "$results/retry"
-  say "guests ended in a triple fault, once more: $(paste -sd' ' "$results/faults")"
+  say "guests ended in a double or triple fault, once more: $(paste -sd' ' "$results/faults")"
   status=0
   in_test_host "$results/retry" "$(paste -sd: "$results/faults")" || status=$?
   mv "$results/faults" "$results/retried"
