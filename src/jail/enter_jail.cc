@@ -113,7 +113,7 @@ Result<void> give_up_privileges() {
 Result<void> enter(const JailConfig& config) {
   TRY(settle_c_library());
   TRY(set_identity(config.name));
-  TRY(pivot_into_root(config.pivot_root));
+  TRY(pivot_into_root(config.pivot_root, config.resolv_conf));
   TRY(set_limits(config));
   TRY(drop_capabilities());
   return give_up_privileges();

@@ -15,6 +15,8 @@ struct JailConfig {
   /// --pivot-root: an absolute path of a directory, which becomes its read-only root. None: a root
   /// of its own that is empty.
   std::optional<std::string> pivot_root = std::nullopt;
+  /// The only file, /etc/resolv.conf, of a root of its own, whatever pivot_root says; empty: none.
+  std::string resolv_conf = {};
   std::string name = {};  ///< of the process, 15 bytes of it: "block0"
   /// RLIMIT_NOFILE, or the hard limit if that is lower.
   uint64_t descriptors = 4096;

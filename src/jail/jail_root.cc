@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "base/fd.h"
@@ -34,13 +35,15 @@ std::unexpected<Error> failed(std::string_view doing, std::string_view object) {
   return fail(Error(what.code(), what.what() + sandbox_hint(error)));
 }
 
-/// A file system in memory with room for its root directory alone; not mounted anywhere yet.
-Result<Fd> make_empty_root() {
-  constexpr std::string_view kObject = "an empty file system for a device process";
+constexpr std::string_view kObject = "a file system for a device process";
+
+/// A file system in memory with room for so many files and directories, the root too, and pages;
+/// not mounted anywhere yet.
+Result<Fd> make_root(const char* files, const char* size, uint64_t attributes) {
   Fd filesystem(static_cast<int>(::syscall(__NR_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
   if (!filesystem) return failed("creating", kObject);
   const std::pair<const char*, const char*> options[] = {
-      {"size", "4k"}, {"nr_inodes", "1"}, {"mode", "0555"}};
+      {"size", size}, {"nr_inodes", files}, {"mode", "0555"}};
   for (auto [key, value] : options) {
     if (::syscall(__NR_fsconfig, filesystem.get(), FSCONFIG_SET_STRING, key, value, 0) != 0) {
       return failed("configuring", kObject);
@@ -49,9 +52,27 @@ Result<Fd> make_empty_root() {
   if (::syscall(__NR_fsconfig, filesystem.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
     return failed("creating", kObject);
   }
-  Fd root(
-      static_cast<int>(::syscall(__NR_fsmount, filesystem.get(), FSMOUNT_CLOEXEC, kAttributes)));
+  Fd root(static_cast<int>(::syscall(__NR_fsmount, filesystem.get(), FSMOUNT_CLOEXEC, attributes)));
   if (!root) return failed("mounting", kObject);
+  return root;
+}
+
+Result<Fd> make_empty_root() { return make_root("1", "4k", kAttributes); }
+
+/// One that has /etc/resolv.conf.
+Result<Fd> make_root_with_resolver(std::string_view text) {
+  Fd root = TRY(make_root("3", "64k", kAttributes & ~uint64_t{MOUNT_ATTR_RDONLY}));
+  if (::mkdirat(root.get(), "etc", 0555) != 0) return failed("filling", kObject);
+  Fd file(::openat(root.get(), "etc/resolv.conf", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444));
+  if (!file) return failed("filling", kObject);
+  TRY(write_full(file, std::as_bytes(std::span(text)), "a device process's /etc/resolv.conf"));
+  file = {};
+  mount_attr attributes = {};
+  attributes.attr_set = MOUNT_ATTR_RDONLY;
+  if (::syscall(__NR_mount_setattr, root.get(), "", AT_EMPTY_PATH, &attributes,
+                sizeof(attributes)) != 0) {
+    return failed("making read-only", kObject);
+  }
   return root;
 }
 
@@ -112,14 +133,17 @@ Result<void> check_pivot_root(const std::string& path, std::string_view option) 
   return {};
 }
 
-Result<void> pivot_into_root(const std::optional<std::string>& directory) {
+Result<void> pivot_into_root(const std::optional<std::string>& directory,
+                             std::string_view resolv_conf) {
   constexpr std::string_view kMounts = "the mounts of a device process";
   constexpr std::string_view kRoot = "the root directory of a device process";
   // Nothing that happens here is seen outside, nor the other way round.
   if (::mount(nullptr, "/", nullptr, kMsRec | kMsPrivate, nullptr) != 0) {
     return failed("making private", kMounts);
   }
-  Fd root = directory ? TRY(clone_directory(*directory)) : TRY(make_empty_root());
+  Fd root = !resolv_conf.empty() ? TRY(make_root_with_resolver(resolv_conf))
+            : directory          ? TRY(clone_directory(*directory))
+                                 : TRY(make_empty_root());
   // On top of the old root, so that no directory need exist; then the two change places, and the
   // old one, now on top, goes (pivot_root(2), "pivot_root(".", ".")").
   if (::syscall(__NR_move_mount, root.get(), "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) != 0 ||

@@ -13,8 +13,10 @@ namespace crosvm {
 Result<void> check_pivot_root(const std::string& path, std::string_view option);
 
 /// Makes `directory`, or an empty directory in memory, the read-only root of this process's mount
-/// namespace, and leaves every other mount. Errors: those of check_pivot_root, else the errno of
-/// the step, with cause and fix.
-Result<void> pivot_into_root(const std::optional<std::string>& directory);
+/// namespace, and leaves every other mount. With text for /etc/resolv.conf it is the one in memory,
+/// with that file in it. Errors: those of check_pivot_root, else the errno of the step, with cause
+/// and fix.
+Result<void> pivot_into_root(const std::optional<std::string>& directory,
+                             std::string_view resolv_conf = {});
 
 }  // namespace crosvm

@@ -75,9 +75,12 @@ Result<void> Spawner::send(const Packet& packet) {
   return with_context(socket_.send(packet), "the spawner of device processes");
 }
 
-Result<void> Spawner::spawn(uint32_t worker, const std::string& name, Fd control) {
-  Packet packet = spawner::encode(spawner::Spawn{.worker = worker, .name = name});
+Result<void> Spawner::spawn(uint32_t worker, const std::string& name, Fd control,
+                            WorkerProgram program) {
+  Packet packet = spawner::encode(
+      spawner::Spawn{.worker = worker, .name = name, .host_network = program.host_network});
   packet.fds.push_back(std::move(control));
+  if (program.executable) packet.fds.push_back(std::move(program.executable));
   return send(packet);
 }
 

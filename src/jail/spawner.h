@@ -17,6 +17,12 @@
 
 namespace crosvm {
 
+/// What a worker is, unless it is another process of this program in an empty network.
+struct WorkerProgram {
+  Fd executable;              ///< O_PATH; none: this program
+  bool host_network = false;  ///< it stays in our network. Such are started before all others
+};
+
 /// The VMM's hold on its spawner: a small process that starts the workers, says what became of
 /// each, and outlives the VMM to leave nothing behind. The VMM cannot do this itself: its filters
 /// would survive into the workers, and it may be killed.
@@ -38,7 +44,8 @@ class Spawner {
 
   /// Starts a worker that finds `control` as its WorkerChannel; not waited for. `worker` is a
   /// number of the caller's choice. Errors: those of sending to the spawner.
-  Result<void> spawn(uint32_t worker, const std::string& name, Fd control);
+  Result<void> spawn(uint32_t worker, const std::string& name, Fd control,
+                     WorkerProgram program = {});
   /// Ends a worker, if it is there. It is reported like any other end.
   Result<void> kill(uint32_t worker);
   /// Should the VMM die: the socket file at `path` (absolute), as it is now, is removed.

@@ -8,7 +8,8 @@ namespace {
 
 struct ToJson {
   Json operator()(const Spawn& spawn) const {
-    return Json::object({{"spawn", spawn.worker}, {"name", spawn.name}});
+    return Json::object(
+        {{"spawn", spawn.worker}, {"name", spawn.name}, {"host_network", spawn.host_network}});
   }
   Json operator()(const Kill& kill) const { return Json::object({{"kill", kill.worker}}); }
   Json operator()(const GuardSocket& guard) const {
@@ -36,7 +37,8 @@ Result<Request> decode_request(const std::string& text) {
   const Json json = TRY(Json::parse(text, {.max_bytes = kPackets.bytes}));
   if (const Json* worker = json.find("spawn")) {
     return Spawn{.worker = TRY(worker_number(*worker)),
-                 .name = TRY(TRY(json.at("name"))->as_string())};
+                 .name = TRY(TRY(json.at("name"))->as_string()),
+                 .host_network = TRY(TRY(json.at("host_network"))->as_bool())};
   }
   if (const Json* worker = json.find("kill")) return Kill{.worker = TRY(worker_number(*worker))};
   if (const Json* path = json.find("guard_socket")) {

@@ -12,10 +12,12 @@
 /// What the VMM and its spawner tell each other, one packet for each.
 namespace crosvm::spawner {
 
-/// Start a worker; the descriptor is its channel.
+/// Start a worker; the first descriptor is its channel, the second, if there is one, the program
+/// that it executes instead of ours.
 struct Spawn {
   uint32_t worker = 0;
   std::string name;
+  bool host_network = false;  ///< in the network where the VMM was started
 };
 struct Kill {
   uint32_t worker = 0;
@@ -43,7 +45,7 @@ struct Ended {
   std::string cause;
 };
 
-inline constexpr PacketLimits kPackets{.bytes = 8192, .fds = 1};
+inline constexpr PacketLimits kPackets{.bytes = 8192, .fds = 2};
 
 Packet encode(const Request& request);
 Result<Request> decode_request(const std::string& text);

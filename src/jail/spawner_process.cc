@@ -102,8 +102,9 @@ class SpawnerProcess {
   }
 
   void take(const spawner::Spawn& spawn, std::vector<Fd>& fds) {
-    if (fds.size() != 1) return log::error("a worker to start comes with one descriptor");
-    if (auto started = start(spawn, std::move(fds.front())); !started) {
+    if (fds.empty()) return log::error("a worker to start comes with a descriptor");
+    const Fd& program = fds.size() > 1 ? fds[1] : program_;
+    if (auto started = start(spawn, std::move(fds[0]), program); !started) {
       ended(spawn.worker, WorkerEnd::kNotStarted,
             format_text("could not be started: {}", started.error().what()));
     }
@@ -121,20 +122,29 @@ class SpawnerProcess {
   }
   void take(const spawner::Farewell&, std::vector<Fd>&) { farewell_ = true; }
 
-  Result<void> start(const spawner::Spawn& spawn, Fd channel) {
-    if (!network_) {
-      TRY(enter_empty_network());
-      network_ = true;
-    }
+  Result<void> start(const spawner::Spawn& spawn, Fd channel, const Fd& program) {
+    TRY(choose_network(spawn.host_network));
     const uint32_t number = spawn.worker;
     auto worker = TRY(
-        SpawnedWorker::start(*loop_, program_, spawn.name, std::move(channel),
+        SpawnedWorker::start(*loop_, program, spawn.name, std::move(channel),
                              [this, number](bool clean, const std::string& cause) {
                                ended(number, clean ? WorkerEnd::kClean : WorkerEnd::kDied, cause);
                                // Not at once: it is the worker that is calling.
                                loop_->post([this, number] { workers_.erase(number); });
                              }));
     workers_.insert_or_assign(number, std::move(worker));
+    return {};
+  }
+
+  /// There is no way back from the empty network, so those that are not to be in it come first.
+  Result<void> choose_network(bool of_the_host) {
+    if (of_the_host && empty_network_) {
+      return fail(
+          Error::invalid("it needs the host's network, which the spawner has left already"));
+    }
+    if (of_the_host || empty_network_) return {};
+    TRY(enter_empty_network());
+    empty_network_ = true;
     return {};
   }
 
@@ -148,7 +158,7 @@ class SpawnerProcess {
   Fd program_;
   VmmThreads vmm_threads_;
   EventLoop::WatchId vmm_watch_ = 0;
-  bool network_ = false;
+  bool empty_network_ = false;
   bool farewell_ = false;
   std::optional<termios> terminal_ = terminal_settings();
   Guarded guarded_;

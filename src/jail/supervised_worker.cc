@@ -41,10 +41,11 @@ bool is_loss(std::errc code) {
 }  // namespace
 
 SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder order,
-                                   std::unique_ptr<FileBroker> files)
+                                   WorkerProgram program, std::unique_ptr<FileBroker> files)
     : context_(std::move(context)),
       rules_(rules),
       order_(std::move(order)),
+      program_(std::move(program)),
       files_(std::move(files), rules.restarts),
       commands_(order_.name),
       channel_(Fd(), kWorkerPackets) {
@@ -76,7 +77,9 @@ Result<void> SupervisedWorker::launch() {
   channel_ = PacketSocket(std::move(channel.ours), kWorkerPackets);
   TRY(channel_.send(TRY(encode_worker_order(std::move(order)))));
   number_ = context_.next_number();
-  TRY(context_.spawner.spawn(number_, name(), std::move(channel.theirs)));
+  WorkerProgram program{.executable = {}, .host_network = program_.host_network};
+  if (program_.executable) program.executable = TRY(program_.executable.duplicate());
+  TRY(context_.spawner.spawn(number_, name(), std::move(channel.theirs), std::move(program)));
   gone_ = false;
   died_ = false;
   frontend_ = std::move(frontend.ours);

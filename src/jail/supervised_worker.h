@@ -43,9 +43,9 @@ class SupervisedWorker {
     const Fd* interrupt;
   };
 
-  /// `order` lacks what each process gets of its own: frontend and witness. `files`, if there is
-  /// one, opens what the device's files name.
-  SupervisedWorker(Context context, Rules rules, WorkerOrder order,
+  /// `order` lacks what each process gets of its own: frontend and witness. `program` is what it
+  /// executes. `files`, if there is one, opens what the device's files name.
+  SupervisedWorker(Context context, Rules rules, WorkerOrder order, WorkerProgram program,
                    std::unique_ptr<FileBroker> files);
   ~SupervisedWorker();
   SupervisedWorker(const SupervisedWorker&) = delete;
@@ -98,6 +98,7 @@ class SupervisedWorker {
   Context context_;
   Rules rules_;
   WorkerOrder order_;
+  WorkerProgram program_;
   BrokerDesk files_;
   WorkerCommands commands_;
   Phase phase_ = Phase::kStarting;

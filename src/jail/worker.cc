@@ -45,6 +45,7 @@ class Worker {
     const SeccompProgram filter = TRY(find_filter(order));
     JailConfig jail;
     jail.pivot_root = order.pivot_root;
+    jail.resolv_conf = order.resolv_conf;
     jail.name = order.name;
     TRY(enter_jail(jail));
     TRY(install_filter(filter, order.denied_call));

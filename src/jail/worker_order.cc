@@ -64,6 +64,7 @@ Result<WorkerOrder> duplicate(const WorkerOrder& order) {
                     .text = order.text,
                     .logging = order.logging,
                     .pivot_root = order.pivot_root,
+                    .resolv_conf = order.resolv_conf,
                     .policy = order.policy,
                     .denied_call = order.denied_call,
                     .restarts = order.restarts,
@@ -91,6 +92,7 @@ Result<Packet> encode_worker_order(WorkerOrder order) {
   json.set("syslog", order.logging.use_syslog);
   json.set("syslog_tag", order.logging.syslog_tag);
   if (order.pivot_root) json.set("pivot_root", *order.pivot_root);
+  if (!order.resolv_conf.empty()) json.set("resolv_conf", order.resolv_conf);
   json.set("policy", order.policy);
   json.set("denied_call", static_cast<uint64_t>(order.denied_call));
   json.set("restarts", order.restarts);
@@ -122,6 +124,7 @@ Result<WorkerOrder> decode_worker_order(Packet packet) {
                                 .use_syslog = TRY(TRY(json.at("syslog"))->as_bool()),
                                 .syslog_tag = TRY(read_text(json, "syslog_tag"))},
                     .pivot_root = std::nullopt,
+                    .resolv_conf = {},
                     .policy = TRY(read_text(json, "policy")),
                     .denied_call = {},
                     .restarts = TRY(TRY(json.at("restarts"))->as_bool()),
@@ -130,6 +133,7 @@ Result<WorkerOrder> decode_worker_order(Packet packet) {
                     .io_witness = {},
                     .resources = {}};
   if (const Json* root = json.find("pivot_root")) order.pivot_root = TRY(root->as_string());
+  if (const Json* text = json.find("resolv_conf")) order.resolv_conf = TRY(text->as_string());
   order.denied_call = static_cast<SeccompDefault>(
       TRY(TRY(json.at("denied_call"))->as_uint(static_cast<uint64_t>(SeccompDefault::kLog))));
   order.resources.counts = TRY(read_numbers<size_t>(json, "counts", kWorkerPackets.fds));

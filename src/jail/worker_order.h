@@ -21,6 +21,8 @@ struct WorkerOrder {
   log::Options logging;
   /// `--pivot-root`; none: an empty root of its own.
   std::optional<std::string> pivot_root;
+  /// What stands in its /etc/resolv.conf; empty: nothing, not even the file.
+  std::string resolv_conf = {};
   /// The system call policy, compiled in; `filter`, when it is there, is the program instead.
   std::string policy;
   SeccompDefault denied_call = SeccompDefault::kNotify;

@@ -1,9 +1,14 @@
 #include "jail/workers.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "base/companion_program.h"
+#include "base/fd.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "jail/check_sandbox_options.h"
@@ -31,6 +36,30 @@ struct Workers::State {
                                 const std::string& text, OpenedDevice& opened) const;
 };
 
+namespace {
+
+/// Who resolves names for this host, as libraries read it; empty where that is not known.
+std::string read_resolv_conf(const std::string& device) {
+  constexpr size_t kMostBytes = 16 << 10;
+  const std::string path = "/etc/resolv.conf";
+  std::string text(kMostBytes, '\0');
+  auto file = open_path(path, O_RDONLY);
+  auto got = file ? read_full(*file, std::as_writable_bytes(std::span(text)), path)
+                  : Result<size_t>(fail(std::move(file).error()));
+  if (!got) log::warn("{}: the guest cannot look up names: {}", device, got.error().what());
+  text.resize(got.value_or(0));
+  return text;
+}
+
+Result<WorkerProgram> program_for(const DeviceType& type) {
+  WorkerProgram program{.executable = {}, .host_network = type.host_network};
+  if (type.program.empty()) return program;
+  program.executable = TRY(open_path(TRY(find_companion_program(type.program)), O_PATH));
+  return program;
+}
+
+}  // namespace
+
 void Workers::State::ended(uint32_t number, WorkerEnd end, std::string cause) {
   for (auto& worker : workers) {
     if (worker->number() == number) return worker->ended(end, std::move(cause));
@@ -48,6 +77,7 @@ Result<WorkerOrder> Workers::State::order_for(const DeviceType& type, const std:
                     .text = text,
                     .logging = log::options(),
                     .pivot_root = options.pivot_root,
+                    .resolv_conf = type.host_network ? read_resolv_conf(name) : "",
                     .policy = std::string(type.policy),
                     .denied_call = denied_call(),
                     .restarts = false,
@@ -108,7 +138,8 @@ Result<uint32_t> Workers::start(const DeviceType& type, const std::string& name,
           .interrupt = state->interrupt},
       SupervisedWorker::Rules{.restarts = restarts,
                               .restarts_a_minute = state->options.restarts_a_minute},
-      TRY(state->order_for(type, name, text, opened)), opened.broker());
+      TRY(state->order_for(type, name, text, opened)), TRY(with_context(program_for(type), name)),
+      opened.broker());
   TRY(worker->start());
   state->workers.push_back(std::move(worker));
   return static_cast<uint32_t>(state->workers.size() - 1);

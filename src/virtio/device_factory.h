@@ -43,6 +43,8 @@ struct DeviceContext {
 ///       static Result<std::unique_ptr<VirtioDevice>> create(     // in the jail; sees no path
 ///           const Config& config, Resources resources, DeviceContext context);
 ///       static constexpr bool kIdempotent = true;  // optional: a request may be executed twice
+///       static constexpr std::string_view kProgram = "crosvm-worker-x";  // optional: who has it
+///       static constexpr bool kHostNetwork = true;  // optional: it lives on sockets of the host
 ///       static std::unique_ptr<FileBroker> broker(const Config& config);  // optional: in the VMM
 ///     };
 ///
@@ -90,6 +92,12 @@ struct DeviceType {
   std::string_view name;
   std::string_view policy;
   bool idempotent = false;  ///< its requests may be executed twice
+  /// The executable that its process is (base/companion_program.h), since crosvm lacks what it
+  /// needs; empty: crosvm, which can also run it itself.
+  std::string_view program;
+  /// Its process is in the network of the VMM, and knows who resolves names there; else it is in
+  /// an empty one.
+  bool host_network = false;
   /// Whether `text` is a configuration of this device.
   Result<void> (*check)(std::string_view text);
   Result<std::unique_ptr<OpenedDevice>> (*open)(std::string_view text);
@@ -210,9 +218,15 @@ template <DeviceFactory F>
 constexpr DeviceType device_type() {
   bool idempotent = false;
   if constexpr (requires { F::kIdempotent; }) idempotent = F::kIdempotent;
+  std::string_view program;
+  if constexpr (requires { F::kProgram; }) program = F::kProgram;
+  bool host_network = false;
+  if constexpr (requires { F::kHostNetwork; }) host_network = F::kHostNetwork;
   return {F::kName,
           F::kPolicy,
           idempotent,
+          program,
+          host_network,
           factory_detail::check<F>,
           factory_detail::open<F>,
           factory_detail::receive<F>};

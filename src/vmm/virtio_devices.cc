@@ -64,12 +64,15 @@ Result<void> VirtioDevices::add_vsock(const VsockConfig& config, EventLoop& loop
 }
 
 Result<void> VirtioDevices::start(Workers& workers) {
-  for (Device& device : devices) {
-    if (device.run_here) continue;
-    const DeviceRequest& request = device.request;
-    device.worker =
-        TRY(workers.start(*find_device(request.type), request.name, request.text, *device.opened));
-    device.opened.reset();
+  // The spawner leaves the host's network when it starts the first that is not to be there.
+  for (const bool host_network : {true, false}) {
+    for (Device& device : devices) {
+      const DeviceRequest& request = device.request;
+      const DeviceType& type = *find_device(request.type);
+      if (device.run_here || type.host_network != host_network) continue;
+      device.worker = TRY(workers.start(type, request.name, request.text, *device.opened));
+      device.opened.reset();
+    }
   }
   if (!vsock_host) return {};
   for (const std::string& path : vsock_host->socket_files()) {
