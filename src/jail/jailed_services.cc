@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct JailedServices::State {
     PacketSocket channel;  // its end tells the process to end
     EventLoop::WatchId watch = 0;
     bool ended = false;
-    bool ready = false;  // it serves its front-end
+    bool ready = false;  // it has its device
+    bool has_frontend = false;
     BrokerDesk files;
   };
 
@@ -44,7 +46,7 @@ struct JailedServices::State {
   void lost();
 };
 
-/// What a process says is whether it has begun to serve.
+/// What a process says is whether it has its device.
 void JailedServices::State::hear(uint32_t number) {
   Process& process = processes[number];
   auto packet = process.channel.receive();
@@ -60,7 +62,8 @@ void JailedServices::State::hear(uint32_t number) {
   if (!packet || !*packet) return;
   auto answer = decode_worker_answer(**packet);
   process.ready = answer.has_value();
-  if (!answer) log::error("{}: {}", process.name, answer.error().what());
+  if (!answer) return log::error("{}: {}", process.name, answer.error().what());
+  if (!process.has_frontend && !process.ended && events.ready) events.ready(process.name);
 }
 
 /// What a process said before its end may come after the news of it.
@@ -78,11 +81,12 @@ void JailedServices::State::ended(uint32_t number, bool clean, const std::string
   hear_out(number);
   Process& process = processes[number];
   if (clean) {
-    log::info("{}: its front-end has gone", process.name);
+    log::info("{}: {}", process.name,
+              process.has_frontend ? "its front-end has gone" : "it ended before one came");
   } else {
     log::error("{}: its process {}", process.name, cause);
   }
-  events.ended(process.name, clean || process.ready);
+  events.ended(process.name, clean || (process.ready && process.has_frontend));
 }
 
 void JailedServices::State::lost() {
@@ -150,6 +154,7 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
   order.pivot_root = state_->options.pivot_root;
   order.policy = policy_of(type);
   order.denied_call = policies.action;
+  const bool has_frontend = static_cast<bool>(frontend);
   order.frontend = std::move(frontend);
   if (policies.directory) {
     const SeccompProgram program = TRY(find_worker_policy(order.policy, policies));
@@ -166,8 +171,19 @@ Result<void> JailedServices::start(const DeviceType& type, const std::string& na
                               .watch = watch,
                               .ended = false,
                               .ready = false,
+                              .has_frontend = has_frontend,
                               .files = BrokerDesk(opened.broker(), false)});
   return state->spawner->spawn(number, name, std::move(channel.theirs));
+}
+
+Result<void> JailedServices::give_frontend(const std::string& name, Fd frontend) {
+  const auto process =
+      std::ranges::find_if(state_->processes, [&](const State::Process& candidate) {
+        return candidate.name == name && candidate.ready && !candidate.has_frontend;
+      });
+  CHECK(process != state_->processes.end());
+  process->has_frontend = true;
+  return process->channel.send(encode_frontend(std::move(frontend)));
 }
 
 }  // namespace crosvm

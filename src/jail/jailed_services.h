@@ -21,6 +21,8 @@ class JailedServices {
  public:
   /// On the loop; why is logged.
   struct Events {
+    /// A process without a front-end has its device, and takes one now. May be empty.
+    std::function<void(const std::string& name)> ready{};
     /// Once for each process that was started, when it has ended. `served`: it got as far as
     /// serving its front-end, or ended in good order before that.
     std::function<void(const std::string& name, bool served)> ended;
@@ -41,9 +43,14 @@ class JailedServices {
   Result<void> check_policy(const DeviceType& type) const;
 
   /// Starts a process that serves `frontend`, a connected stream socket, with the opened device;
-  /// does not wait for it. Errors: those of its policy and of sending to the spawner.
+  /// does not wait for it. Without `frontend` it makes its device, which finds out whether an image
+  /// can be served, and waits for `give_frontend`. Errors: those of its policy and of sending to
+  /// the spawner.
   Result<void> start(const DeviceType& type, const std::string& name, const std::string& text,
                      OpenedDevice& opened, Fd frontend);
+
+  /// For the process `name`, which is ready and has none. Errors: it takes none, as it has ended.
+  Result<void> give_frontend(const std::string& name, Fd frontend);
 
   /// As those of Spawner.
   Result<void> guard_socket(const std::string& path);

@@ -60,7 +60,8 @@ class Worker {
     };
     auto gone = [this](const Error&) { loop_->stop(); };
     server_ = TRY(VhostUserServer::create(*loop_, order.name, make, gone));
-    return server_->serve(std::move(order.frontend));
+    has_frontend_ = static_cast<bool>(order.frontend);
+    return has_frontend_ ? server_->serve(std::move(order.frontend)) : Result<void>();
   }
 
   int run(const DeviceType* (*find)(std::string_view name)) {
@@ -70,16 +71,18 @@ class Worker {
     }
     (void)channel_.send(encode_worker_ready(server_->info()));
     auto ran = loop_->run();
-    if (!ran) log::error("its event loop has failed: {}", ran.error().what());
+    if (ran) ran = std::move(taken_);
+    if (!ran) log::error("it cannot go on: {}", ran.error().what());
     server_.reset();
     return ran ? 0 : 1;
   }
 
  private:
-  /// While the device is served: commands for it, and the end.
+  /// While the device is ready: its front-end, commands for it, and the end.
   void hear_vmm() {
     auto packet = channel_.receive();
     if (!packet || !*packet) return vmm_has_gone();
+    if (!has_frontend_) return take_frontend(*std::move(*packet));
     auto command = decode_device_command(*std::move(*packet));
     auto answer = [this](const Result<std::string>& said) {
       (void)channel_.send(encode_command_answer(said));  // else nobody is there to tell
@@ -87,6 +90,14 @@ class Worker {
     if (!command) return answer(fail(std::move(command).error()));
     server_->command(*std::move(command), answer);
   }
+
+  void take_frontend(Packet packet) {
+    has_frontend_ = true;
+    taken_ = serve(decode_frontend(std::move(packet)));
+    if (!taken_) loop_->stop();
+  }
+
+  Result<void> serve(Result<Fd> frontend) { return server_->serve(TRY(std::move(frontend))); }
 
   /// Once: the device's last requests still need the loop.
   void vmm_has_gone() {
@@ -126,6 +137,8 @@ class Worker {
   std::unique_ptr<EventLoop> loop_;
   EventLoop::WatchId channel_watch_ = 0;
   std::unique_ptr<VhostUserServer> server_;
+  bool has_frontend_ = false;
+  Result<void> taken_;  // a front-end that came later
 };
 
 }  // namespace

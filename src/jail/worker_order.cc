@@ -13,6 +13,8 @@
 namespace crosvm {
 namespace {
 
+constexpr std::string_view kFrontendPacket = "front-end";
+
 template <class Numbers>
 Json numbers(const Numbers& values) {
   Json list = Json::array();
@@ -150,6 +152,19 @@ Result<WorkerOrder> decode_worker_order(Packet packet) {
   }
   std::move(next, packet.fds.end(), std::back_inserter(order.resources.fds));
   return order;
+}
+
+Packet encode_frontend(Fd frontend) {
+  Packet packet{.text = std::string(kFrontendPacket), .fds = {}};
+  packet.fds.push_back(std::move(frontend));
+  return packet;
+}
+
+Result<Fd> decode_frontend(Packet packet) {
+  if (packet.text != kFrontendPacket || packet.fds.size() != 1) {
+    return fail(Error::invalid("a packet that brings no front-end"));
+  }
+  return std::move(packet.fds.front());
 }
 
 Packet encode_worker_ready(const DeviceInfo& info) {

@@ -28,7 +28,7 @@ struct WorkerOrder {
   SeccompDefault denied_call = SeccompDefault::kNotify;
   bool restarts = false;  ///< another process takes its place when it dies
 
-  Fd frontend;  ///< a connected vhost-user socket
+  Fd frontend;  ///< a connected vhost-user socket; none: a packet brings it later
   Fd filter;    ///< a file with a BPF program (`--seccomp-policy-dir`)
   /// The write end of a pipe that is to end with the last of the worker's I/O.
   Fd io_witness;
@@ -49,7 +49,13 @@ Result<Fd> file_with_program(const SeccompProgram& program, const std::string& n
 Result<Packet> encode_worker_order(WorkerOrder order);
 Result<WorkerOrder> decode_worker_order(Packet packet);
 
-/// The worker's answer: it serves its device, or it cannot.
+/// The connected vhost-user socket for a worker whose order had none, once that has said that its
+/// device is ready.
+Packet encode_frontend(Fd frontend);
+/// Errors: invalid_argument for another packet.
+Result<Fd> decode_frontend(Packet packet);
+
+/// The worker's answer: its device is ready, or it cannot be.
 Packet encode_worker_ready(const DeviceInfo& info);
 Packet encode_worker_failed(const Error& error);
 /// Errors: what the worker said, or invalid_argument for what is no answer.

@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <ctime>
 #include <functional>
@@ -45,6 +46,7 @@ struct Service {
   Fd frontend;  // until it is served
   EventLoop::WatchId watch = 0;
   std::unique_ptr<VhostUserServer> server;  // in this process
+  bool ready = false;                       // the device's process has it
 
   const DeviceType& type() const { return *find_device(served->type); }
 };
@@ -82,7 +84,8 @@ class ServeRun {
     if (spawner) {
       jails_ = TRY(JailedServices::create(
           *loop_, std::move(spawner), config.sandbox_options,
-          {.ended = [this](const std::string& name, bool served) { ended(name, served); },
+          {.ready = [this](const std::string& name) { ready(name); },
+           .ended = [this](const std::string& name, bool served) { ended(name, served); },
            .lost = [this] { lost(); }}));
     }
     for (const ServedDevice& device : config.devices) TRY(with_context(open(device), device.name));
@@ -137,25 +140,44 @@ class ServeRun {
     return host.serve(*loop_);
   }
 
-  /// From here on a front-end may come.
+  /// From here on a front-end may come. It is taken when the device is there: an image that cannot
+  /// be served is found out without one. Only a process that is to confine itself cannot begin
+  /// before, as it takes nobody under its filter.
   Result<void> begin(Service& service) {
     ++left_;
     if (service.vsock) TRY(begin_vsock(*service.vsock));
     if (service.served->fd) {
       service.frontend = TRY(adopt_frontend(*service.served->fd));
+    } else {
+      service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
+    }
+    if (jails_) {
+      TRY(jails_->check_policy(service.type()));
+      if (service.socket) TRY(jails_->guard_socket(service.socket->path()));
+      return jails_->start(service.type(), service.served->name, service.text, *service.opened,
+                           Fd());
+    }
+    if (!confined_) TRY(make_device(service));
+    return take_frontend(service);
+  }
+
+  void ready(const std::string& name) {
+    Service& service = service_of(name);
+    service.ready = true;
+    auto taken = with_context(take_frontend(service), name);
+    if (!taken) cannot_serve(std::move(taken).error());
+  }
+
+  /// The one that is there, or comes.
+  Result<void> take_frontend(Service& service) {
+    if (service.frontend) {
       loop_->post([this, &service] { have_frontend(service); });
       return {};
     }
-    service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
-    if (jails_) {
-      TRY(jails_->check_policy(service.type()));
-      TRY(jails_->guard_socket(service.socket->path()));
-    }
     service.watch = TRY(loop_->watch(service.socket->fd(), EPOLLIN, [this, &service](uint32_t) {
-      const EventLoop::WatchId watch = service.watch;
       auto frontend = service.socket->accept();
       if (!frontend) return log::warn("{}: {}", service.served->name, frontend.error().what());
-      loop_->unwatch(watch);
+      loop_->unwatch(std::exchange(service.watch, 0));
       service.frontend = std::move(*frontend);
       have_frontend(service);
     }));
@@ -166,15 +188,31 @@ class ServeRun {
     auto started = with_context(start(service), service.served->name);
     if (started) return;
     if (!jails_) return finish(std::move(started));
-    log::error("{}", started.error().what());
-    ended(service.served->name, false);
+    log::error("{}", started.error().what());  // its process has ended, of which we hear
   }
 
-  /// The process of a device has, or has never begun. The others go on.
+  /// The process of a device has. The others go on, unless it never had its device.
   void ended(const std::string& name, bool served) {
+    Service& service = service_of(name);
+    if (!service.ready && !served) {
+      return cannot_serve(Error(std::errc::io_error, name + " cannot be served, as the log tells"));
+    }
+    if (service.watch != 0) loop_->unwatch(std::exchange(service.watch, 0));
+    service.socket.reset();
     finish(served ? Result<void>()
                   : fail(Error(std::errc::io_error,
                                format_text("{} was not served, as the log tells", name))));
+  }
+
+  /// A mistake of the start, which ends all.
+  void cannot_serve(Error why) {
+    if (result_) result_ = fail(std::move(why));
+    loop_->stop();
+  }
+
+  Service& service_of(const std::string& name) {
+    return **std::ranges::find_if(
+        services_, [&](const auto& service) { return service->served->name == name; });
   }
 
   void lost() {
@@ -185,11 +223,14 @@ class ServeRun {
   }
 
   Result<void> start(Service& service) {
+    if (jails_) return jails_->give_frontend(service.served->name, std::move(service.frontend));
+    if (!service.server) TRY(make_device(service));
+    return service.server->serve(std::move(service.frontend));
+  }
+
+  /// In this process.
+  Result<void> make_device(Service& service) {
     const std::string& name = service.served->name;
-    if (jails_) {
-      return jails_->start(service.type(), name, service.text, *service.opened,
-                           std::move(service.frontend));
-    }
     std::vector<IoUring> rings = make_device_rings(name, service.opened->rings());
     std::unique_ptr<BrokerProcess> files;  // opens what the filter below does not let us open
     if (confined_) {
@@ -209,7 +250,7 @@ class ServeRun {
       finish(fail(Error(why.code(), format_text("{}: {}", name, why.what()))));
     };
     service.server = TRY(VhostUserServer::create(*loop_, name, make, gone));
-    return service.server->serve(std::move(service.frontend));
+    return {};
   }
 
   /// From here on a front-end or an image may take us over. What passes a console's bytes on needs

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -130,6 +131,19 @@ TEST_F(DiskToolsNativeTest, AnInterruptedConversionLeavesNothing) {
   EXPECT_EQ(process.wait_exit(seconds(60)), 128 + SIGINT);
   EXPECT_THAT(folder_.entries(), testing::ElementsAre("a.img", "b.zst"));
   EXPECT_EQ(contents("b.zst"), "what was there");
+}
+
+TEST_F(DiskToolsNativeTest, AFileThatMayNotGrowLeavesNothing) {
+  file("a.img", std::string(3 << 20, 'x'));
+  rlimit before = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit limit = {.rlim_cur = 1 << 20, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const int status = crosvm({"disk", "convert", "a.img", "b.qcow2"});
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(status, 1);
+  EXPECT_THAT(errors_, HasSubstr("File too large"));
+  EXPECT_THAT(folder_.entries(), testing::ElementsAre("a.img"));
 }
 
 TEST_F(DiskToolsNativeTest, CreateQcow2) {
