@@ -47,12 +47,14 @@ class FailingWrites {
 
   /// Gives how many writes failed.
   uint64_t run() {
-    work(below(300));
+    // The header is written when the table of refcounts first moves, and seldom else.
+    const bool seldom = part_ == Part::kHeader;
+    work(seldom ? 0 : below(300));
     expect_no_failures();
-    rig_.queue.fault = [this, first = below(30)](const DiskRequest& request) {
+    rig_.queue.fault = [this, first = seldom ? 0 : below(30)](const DiskRequest& request) {
       return fault(request, first);
     };
-    work(20 + below(600));
+    work(seldom ? 900 : 20 + below(600));
     if (hits_ > 0) {
       EXPECT_GT(failed_, 0u) << "the guest heard nothing of " << hits_ << " failures";
     }
@@ -205,7 +207,7 @@ TEST_P(Qcow2ErrorTest, TheGuestHearsOfItAndTheImageStaysValid) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Parts, Qcow2ErrorTest,
-                         testing::Values(Part::kL1, Part::kL2, Part::kRefcountTable,
+                         testing::Values(Part::kHeader, Part::kL1, Part::kL2, Part::kRefcountTable,
                                          Part::kRefcountBlock, Part::kData),
                          [](const auto& info) { return name_of(info.param); });
 
