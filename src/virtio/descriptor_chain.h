@@ -75,4 +75,10 @@ class DescriptorChain {
   bool replayed_ = false;     // taken from that log instead of the ring
 };
 
+/// A chain on its way back, and the bytes written to its device-writable part.
+struct UsedChain {
+  DescriptorChain chain;
+  uint32_t written = 0;
+};
+
 }  // namespace crosvm

@@ -190,7 +190,7 @@ void PackedRing::undo_pop(const DescriptorChain& chain) {
   avail_.index = static_cast<uint16_t>(avail_.index + below - chain.descriptors_);
 }
 
-void PackedRing::push_used(const DescriptorChain& chain, uint32_t written) {
+PackedRing::UsedFlags PackedRing::fill_used(const DescriptorChain& chain, uint32_t written) {
   CHECK(ids_out_[chain.id_]);
   ids_out_[chain.id_] = false;
   descriptors_out_ -= chain.descriptors_;
@@ -200,11 +200,29 @@ void PackedRing::push_used(const DescriptorChain& chain, uint32_t written) {
   const uint16_t wrap = used_.wrap_counter ? kAvail | kUsed : 0;
   const uint16_t write = written != 0 ? VRING_DESC_F_WRITE : 0;
   used_ = advanced(used_, chain.descriptors_, size_);
-  if (log_) log_->begin_used(chain.slot_, used_);
-  areas_.descriptor.store_release<uint16_t>(at + kFlags, wrap | write);
-  dirty_.mark_descriptors(at, sizeof(RingDescriptor));
-  if (log_) log_->finish_used(chain.slot_);
   unsignalled_ += chain.descriptors_;
+  return {.at = at, .flags = static_cast<uint16_t>(wrap | write)};
+}
+
+void PackedRing::show_used(const UsedFlags& used) {
+  areas_.descriptor.store_release<uint16_t>(used.at + kFlags, used.flags);
+  dirty_.mark_descriptors(used.at, sizeof(RingDescriptor));
+}
+
+void PackedRing::push_used(const DescriptorChain& chain, uint32_t written) {
+  const UsedFlags used = fill_used(chain, written);
+  if (log_) log_->begin_used(chain.slot_, used_);
+  show_used(used);
+  if (log_) log_->finish_used(chain.slot_);
+}
+
+void PackedRing::push_used_together(std::span<const UsedChain> chains) {
+  CHECK(!log_);
+  if (chains.empty()) return;
+  // The driver looks at them in order: it sees none before the first.
+  const UsedFlags first = fill_used(chains.front().chain, chains.front().written);
+  for (const UsedChain& used : chains.subspan(1)) show_used(fill_used(used.chain, used.written));
+  show_used(first);
 }
 
 bool PackedRing::interrupt_due() {

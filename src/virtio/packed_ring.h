@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "virtio/chain_builder.h"
@@ -24,10 +25,18 @@ class PackedRing : public Ring {
   Result<bool> pop(DescriptorChain& chain) override;
   void undo_pop(const DescriptorChain& chain) override;
   void push_used(const DescriptorChain& chain, uint32_t written) override;
+  void push_used_together(std::span<const UsedChain> chains) override;
   bool interrupt_due() override;
   RingPosition position() const override { return avail_; }
 
  private:
+  /// A used descriptor but for its flags, which make it one: where it is, and what they are.
+  struct UsedFlags {
+    size_t at = 0;
+    uint16_t flags = 0;
+  };
+  UsedFlags fill_used(const DescriptorChain& chain, uint32_t written);
+  void show_used(const UsedFlags& used);
   bool head_available(uint16_t& flags) const;
   void ask_for_kick() const;
   Result<void> walk(uint16_t head_flags, DescriptorChain& chain, RingPosition& next);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -51,6 +52,7 @@ class Ring {
   virtual Result<bool> pop(DescriptorChain& chain) = 0;
   virtual void undo_pop(const DescriptorChain& chain) = 0;
   virtual void push_used(const DescriptorChain& chain, uint32_t written) = 0;
+  virtual void push_used_together(std::span<const UsedChain> chains) = 0;
   /// Whether the driver wants an interrupt for what was pushed since the last call.
   virtual bool interrupt_due() = 0;
   virtual RingPosition position() const = 0;

@@ -171,20 +171,32 @@ void SplitRing::undo_pop(const DescriptorChain& chain) {
   if (log_) log_->undo_take(chain.slot_);
 }
 
-void SplitRing::push_used(const DescriptorChain& chain, uint32_t written) {
+/// The element of a chain, which the driver does not see before the index.
+void SplitRing::fill_used(const DescriptorChain& chain, uint32_t written) {
   CHECK(heads_out_[chain.id_]);
   heads_out_[chain.id_] = false;
   descriptors_out_ -= chain.descriptors_;
   const size_t at = kElements + 8ull * (used_idx_ & (size_ - 1));
   areas_.device.store_relaxed<uint32_t>(at, chain.id_);
   areas_.device.store_relaxed<uint32_t>(at + 4, written);
+  dirty_.mark_device_area(at, 8);
   ++used_idx_;
+  ++unsignalled_;
+}
+
+void SplitRing::push_used(const DescriptorChain& chain, uint32_t written) {
+  fill_used(chain, written);
   if (log_) log_->begin_used(chain.slot_, {.index = used_idx_});
   areas_.device.store_release<uint16_t>(kIdx, used_idx_);
-  dirty_.mark_device_area(at, 8);
   dirty_.mark_device_area(kIdx, sizeof(uint16_t));
   if (log_) log_->finish_used(chain.slot_);
-  ++unsignalled_;
+}
+
+void SplitRing::push_used_together(std::span<const UsedChain> chains) {
+  CHECK(!log_);
+  for (const UsedChain& used : chains) fill_used(used.chain, used.written);
+  areas_.device.store_release<uint16_t>(kIdx, used_idx_);
+  dirty_.mark_device_area(kIdx, sizeof(uint16_t));
 }
 
 bool SplitRing::interrupt_due() {

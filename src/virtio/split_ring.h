@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "virtio/chain_builder.h"
@@ -24,10 +25,12 @@ class SplitRing : public Ring {
   Result<bool> pop(DescriptorChain& chain) override;
   void undo_pop(const DescriptorChain& chain) override;
   void push_used(const DescriptorChain& chain, uint32_t written) override;
+  void push_used_together(std::span<const UsedChain> chains) override;
   bool interrupt_due() override;
   RingPosition position() const override { return {.index = next_avail_}; }
 
  private:
+  void fill_used(const DescriptorChain& chain, uint32_t written);
   Result<bool> look_for_more();
   Result<uint16_t> read_avail_idx() const;
   Result<uint16_t> read_head() const;

@@ -139,6 +139,7 @@ struct Virtqueue::State {
   Fd call;
   uint16_t in_flight = 0;
   bool broken = false;
+  bool logged = false;  // requests in flight are remembered
   std::vector<std::vector<GuestSlice>> spare;
 
   std::shared_ptr<Listening> listening;
@@ -159,6 +160,7 @@ struct Virtqueue::State {
 
 Result<Virtqueue> Virtqueue::create(const GuestMemory& memory, VirtqueueSetup setup) {
   auto state = std::make_unique<State>();
+  state->logged = setup.inflight != nullptr;
   state->ring = TRY(with_context(make_ring(memory, setup), format_text("queue {}", setup.index)));
   state->memory = &memory;
   state->dirty = std::move(setup.dirty);
@@ -237,6 +239,20 @@ void Virtqueue::push_used(DescriptorChain chain, uint32_t written) {
   state_->ring->push_used(chain, written);
   --state_->in_flight;
   state_->keep(std::move(chain.slices_));
+}
+
+void Virtqueue::push_used_together(std::span<UsedChain> chains) {
+  if (state_->logged) {
+    for (UsedChain& used : chains) push_used(std::move(used.chain), used.written);
+    return;
+  }
+  for (const UsedChain& used : chains) {
+    CHECK(used.written <= used.chain.writable_bytes_);
+    if (state_->dirty) state_->mark_dirty(used.chain);
+  }
+  state_->ring->push_used_together(chains);
+  for (UsedChain& used : chains) state_->keep(std::move(used.chain.slices_));
+  state_->in_flight -= static_cast<uint16_t>(chains.size());
 }
 
 bool Virtqueue::signal_used_if_needed() {

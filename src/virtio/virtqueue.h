@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "base/event_loop.h"
 #include "base/fd.h"
@@ -72,6 +73,9 @@ class Virtqueue {
   /// Gives a chain back to the driver; `written` is the number of bytes written to its
   /// device-writable part from its start (§2.7.8). Order is free.
   void push_used(DescriptorChain chain, uint32_t written);
+  /// The same of several, which the driver sees at once or not at all: the buffers of one packet
+  /// (§5.1.6.4). With a log of requests in flight they come one after the other. Takes them.
+  void push_used_together(std::span<UsedChain> chains);
   /// Interrupts the driver if it wants to know of what was pushed since the last call (§2.7.7,
   /// §2.8.10). Returns whether it did.
   bool signal_used_if_needed();

@@ -117,6 +117,34 @@ TEST_P(BothRings, RefuseChainsThatShareElements) {
   EXPECT_FALSE(bench.queue().pop().has_value());
 }
 
+TEST_P(BothRings, GiveSeveralBackAtOnceInOrder) {
+  QueueBench bench(options(8));
+  const GuestAddress buffer = bench.memory().allocate(64);
+  for (int round = 0; round < 30; ++round) {  // over the end of the ring in every way
+    std::vector<UsedChain> chains;
+    std::vector<uint16_t> ids;
+    for (uint32_t i = 0; i < 3; ++i) {
+      const DriverBuffer one{.address = buffer, .length = 16, .writable = true};
+      const auto id = bench.driver().ring().add({&one, 1}, std::nullopt);
+      ASSERT_TRUE(id);
+      ids.push_back(*id);
+      bench.driver().ring().publish();
+      chains.push_back({.chain = bench.pop(), .written = i + 1});
+    }
+    EXPECT_FALSE(bench.driver().ring().take_used());
+    bench.queue().push_used_together(chains);
+    EXPECT_EQ(bench.queue().in_flight(), 0u);
+    for (uint32_t i = 0; i < 3; ++i) {
+      const auto used = bench.driver().ring().take_used();
+      ASSERT_TRUE(used);
+      EXPECT_EQ(used->id, ids[i]);
+      EXPECT_EQ(used->written, i + 1);
+    }
+    EXPECT_FALSE(bench.driver().ring().take_used());
+    bench.queue().signal_used_if_needed();
+  }
+}
+
 TEST_P(BothRings, GoRoundMoreOftenThanTheirIndexCan) {
   QueueBench bench(options(4, false));
   const GuestAddress buffer = bench.memory().allocate(64);
