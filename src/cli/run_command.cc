@@ -12,6 +12,7 @@
 #include "cli/restart_devices.h"
 #include "cli/serial_options.h"
 #include "cli/vhost_user_options.h"
+#include "devices/net/net_config.h"
 
 namespace crosvm {
 
@@ -99,6 +100,49 @@ Result<void> take_old_disk(RunOptions& options, std::string_view value) {
 
 Result<void> take_async_executor(RunOptions& options, std::string_view value) {
   options.async_executor = TRY(parse_async_executor(value));
+  return {};
+}
+
+Result<void> take_net(RunOptions& options, std::string_view value) {
+  options.nets.push_back(TRY(parse_net(value)));
+  return {};
+}
+template <auto kMember>
+Result<void> take_net_ip(RunOptions& options, std::string_view value) {
+  options.old_nets.*kMember = TRY(parse_ipv4(value));
+  return {};
+}
+Result<void> take_mac(RunOptions& options, std::string_view value) {
+  options.old_nets.mac = TRY(parse_mac(value));
+  return {};
+}
+Result<void> take_tap_name(RunOptions& options, std::string_view value) {
+  options.old_nets.tap_names.emplace_back(value);
+  return {};
+}
+template <class Number>
+Result<Number> read_number(std::string_view value) {
+  Number number = 0;
+  const char* end = value.data() + value.size();
+  auto [stopped, code] = std::from_chars(value.data(), end, number);
+  if (code == std::errc() && stopped == end) return number;
+  return fail(Error::invalid(
+      format_text("not a decimal number up to {}", std::numeric_limits<Number>::max())));
+}
+Result<void> take_tap_fd(RunOptions& options, std::string_view value) {
+  options.old_nets.tap_fds.push_back(TRY(read_number<int>(value)));
+  return {};
+}
+Result<void> take_net_vq_pairs(RunOptions& options, std::string_view value) {
+  options.old_nets.vq_pairs = TRY(read_number<uint16_t>(value));
+  return {};
+}
+Result<void> take_vhost_net(RunOptions& options, std::string_view) {
+  options.old_nets.vhost_net = true;
+  return {};
+}
+Result<void> take_vhost_net_device(RunOptions& options, std::string_view value) {
+  options.old_nets.vhost_device = std::string(value);
   return {};
 }
 
@@ -256,6 +300,7 @@ constexpr Reader kReaders[] = {
     {"disable-sandbox", set<&Config::sandbox, false>},
     {"disable-virtio-intx", set<&Config::virtio_intx, false>},
     {"disk", take_old_disk<true, false>},
+    {"host-ip", take_net_ip<&OldNetOptions::host_ip>},
     {"hugepages", set<&Config::hugepages, true>},
     {"hypervisor", take_hypervisor},
     {"initrd", store<&Config::initrd>},
@@ -263,9 +308,13 @@ constexpr Reader kReaders[] = {
     {"kernel-entry", take_kernel_entry},
     {"kvm-device", store<&RunOptions::kvm_device>},
     {"lock-guest-memory", set<&Config::lock_guest_memory, true>},
+    {"mac", take_mac},
     {"mem", take_mem},
     {"name", store<&Config::name>},
     {"nested", take_nested},
+    {"net", take_net},
+    {"net-vq-pairs", take_net_vq_pairs},
+    {"netmask", take_net_ip<&OldNetOptions::netmask>},
     {"no-balloon", nothing_to_do},
     {"no-i8042", set<&Config::i8042, false>},
     {"no-legacy", take_no_legacy},
@@ -286,6 +335,10 @@ constexpr Reader kReaders[] = {
     {"smbios", take_smbios},
     {"socket", store<&Config::socket>},
     {"syslog-tag", store<&RunOptions::syslog_tag>},
+    {"tap-fd", take_tap_fd},
+    {"tap-name", take_tap_name},
+    {"vhost-net", take_vhost_net},
+    {"vhost-net-device", take_vhost_net_device},
     {"vhost-user", take_vhost_user},
     {"vhost-user-blk", take_old_vhost_user<OldVhostUser::kBlock>},
     {"vhost-user-connect-timeout-ms", take_vhost_user_timeout},
@@ -378,6 +431,7 @@ Result<Config> make_config(RunOptions options) {
     return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));
   }
   TRY(check_sizes(config));
+  config.nets = TRY(all_nets(std::move(options.nets), options.old_nets, config.vcpus));
   std::ranges::move(options.oem_strings, std::back_inserter(config.smbios.oem_strings));
   return config;
 }

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "cli/command_line.h"
+#include "cli/net_options.h"
 #include "cli/vsock_options.h"
 #include "devices/block/block_config.h"
 #include "vmm/config.h"
@@ -21,6 +22,8 @@ struct RunOptions {
   std::vector<std::string> oem_strings;          ///< `--oem-strings`
   std::vector<BlockConfig> disks;                ///< of all disk flags, in order
   std::optional<AsyncExecutor> async_executor;
+  std::vector<NetRequest> nets;  ///< of `--net`, in order
+  OldNetOptions old_nets;
   std::optional<std::string> syslog_tag;
   OldVsockOptions old_vsock;
 };

@@ -51,15 +51,29 @@ inline constexpr Option kSerialOptions[] = {
 };
 
 inline constexpr Option kNetOptions[] = {
-    Option("net", kKeyValues, "Add a network card").many(),
-    Option("host-ip", kOther, "Host address of a new tap").value("IP").use("--net host-ip=…"),
-    Option("netmask", kOther, "Its netmask").value("IP").use("--net netmask=…"),
-    Option("mac", kOther, "Its card's address").value("MAC").use("--net mac=…"),
-    Option("tap-name", kString, "Card on a tap of this name").many().use("--net tap-name=…"),
-    Option("tap-fd", kNumber, "Card on an open tap").many().use("--net tap-fd=…"),
-    Option("net-vq-pairs", kNumber, "Queue pairs of those cards").use("--net vq-pairs=…"),
-    Option("vhost-net", kSwitch, "Those cards in the host's kernel").use("--net …,vhost-net"),
-    Option("vhost-net-device", kPath, "Its device node").use("--net …,vhost-net=[device=PATH]"),
+    Option("net", kKeyValues,
+           "Add a network card: tap-name or tap-fd with mac, or host-ip, netmask and mac for a new "
+           "tap; vq-pairs, vhost-net, packed-queue, pci-address, mrg-rxbuf")
+        .many()
+        .built(),
+    Option("host-ip", kOther, "Host address of a new tap")
+        .value("IP")
+        .use("--net host-ip=…")
+        .built(),
+    Option("netmask", kOther, "Its netmask").value("IP").use("--net netmask=…").built(),
+    Option("mac", kOther, "Its address, not its card's").value("MAC").use("--net mac=…").built(),
+    Option("tap-name", kString, "Card on a tap of this name")
+        .many()
+        .use("--net tap-name=…")
+        .built(),
+    Option("tap-fd", kNumber, "Card on an open tap").many().use("--net tap-fd=…").built(),
+    Option("net-vq-pairs", kNumber, "Queue pairs of those cards").use("--net vq-pairs=…").built(),
+    Option("vhost-net", kSwitch, "Those cards in the host's kernel")
+        .use("--net …,vhost-net")
+        .built(),
+    Option("vhost-net-device", kPath, "Its device node")
+        .use("--net …,vhost-net=[device=PATH]")
+        .built(),
     Option("vsock", kKeyValues,
            "Add a socket device: cid, device, max-queue-sizes, backend (kernel; user, not in other "
            "crosvm builds: connect and listen lead to Unix sockets)")

@@ -7,8 +7,10 @@
 #include "base/key_value.h"
 #include "base/log.h"
 #include "cli/disk_options.h"
+#include "cli/net_options.h"
 #include "cli/serial_options.h"
 #include "cli/vsock_options.h"
+#include "devices/net/net_config.h"
 
 namespace crosvm {
 namespace {
@@ -33,6 +35,46 @@ Result<void> take_jail(ServeOptions& options, std::string_view value) {
                                  kv_key("seccomp-log-failures", jail.seccomp_log_failures)});
 }
 
+/// `SOCKET,REST` of `device net`, whose paths have no commas.
+Result<std::pair<std::string, std::string_view>> split_socket(std::string_view value) {
+  const size_t comma = value.find(',');
+  if (comma == 0 || comma == std::string_view::npos) {
+    return fail(Error::invalid("give the socket's path, a comma, and what the card is on"));
+  }
+  return std::pair(std::string(value.substr(0, comma)), value.substr(comma + 1));
+}
+
+/// `IP,MASK,MAC`.
+Result<TapAddress> read_address(std::string_view text) {
+  const size_t first = text.find(',');
+  const size_t second = first == std::string_view::npos ? first : text.find(',', first + 1);
+  if (second == std::string_view::npos) {
+    return fail(Error::invalid("a new tap takes SOCKET,IP,MASK,MAC"));
+  }
+  return TapAddress{.ip = TRY(parse_ipv4(text.substr(0, first))),
+                    .netmask = TRY(parse_ipv4(text.substr(first + 1, second - first - 1))),
+                    .mac = TRY(parse_mac(text.substr(second + 1)))};
+}
+
+Result<int> read_descriptor(std::string_view text) {
+  int number = 0;
+  const char* end = text.data() + text.size();
+  auto [stopped, code] = std::from_chars(text.data(), end, number);
+  if (code == std::errc() && stopped == end && number >= 0) return number;
+  return fail(Error::invalid(format_text("`{}` is not the number of a descriptor", text)));
+}
+
+/// One card of `device net`; `name` is the option's.
+Result<void> take_card(ServeOptions& options, std::string_view name, std::string_view value) {
+  auto [socket, rest] = TRY(split_socket(value));
+  ServeOptions::Net net{.socket = std::move(socket), .request = {}};
+  if (name == "device") net.request.network = TRY(read_address(rest));
+  if (name == "tap-fd") net.request.network = NetRequest::TapFd{TRY(read_descriptor(rest))};
+  if (name == "tap-name") net.request.network = NetRequest::TapName{std::string(rest)};
+  options.nets.push_back(std::move(net));
+  return {};
+}
+
 Result<void> take(ServeOptions& options, std::string_view name, std::string_view value) {
   if (name == "async-executor") options.async_executor = TRY(parse_async_executor(value));
   if (name == "socket-path") options.socket_path = value;
@@ -47,6 +89,14 @@ Result<void> take(ServeOptions& options, std::string_view name, std::string_view
   if (name == "vhost-socket") options.vhost_socket = value;
   if (name == "connect") options.connect.emplace_back(value);
   if (name == "listen") options.listen.emplace_back(value);
+  if (name == "device" || name == "tap-fd" || name == "tap-name") {
+    return take_card(options, name, value);
+  }
+  if (name == "mrg-rxbuf") options.mrg_rxbuf = true;
+  if (name == "net") {
+    auto [socket, rest] = TRY(split_vhost(value));
+    options.nets.push_back({.socket = std::move(socket), .request = TRY(parse_net(rest))});
+  }
   if (name == "disable-sandbox") options.sandbox = false;
   if (name == "jail") return take_jail(options, value);
   if (name == "block") {
@@ -183,6 +233,22 @@ Result<ServedDevice> one_device(std::string_view kind, const ServeOptions& optio
   return device;
 }
 
+Result<std::vector<ServedDevice>> net_devices(const ServeOptions& options) {
+  std::vector<ServedDevice> devices;
+  for (const ServeOptions::Net& net : options.nets) {
+    if (net.request.vhost_device) {
+      return fail(
+          Error::invalid("--net: vhost-net and a front-end's socket cannot both be: the front-end "
+                         "would do without us; leave out vhost-net"));
+    }
+    devices.push_back({.type = "net",
+                       .name = format_text("net-{}", devices.size()),
+                       .net = net.request,
+                       .socket = net.socket});
+  }
+  return devices;
+}
+
 Result<std::vector<ServedDevice>> several_devices(const ServeOptions& options) {
   std::vector<ServedDevice> devices;
   size_t number = 0;
@@ -214,6 +280,7 @@ Result<std::vector<ServedDevice>> several_devices(const ServeOptions& options) {
                        .text = TRY(served_vsock_text(vsock.config)),
                        .socket = vsock.socket});
   }
+  std::ranges::move(TRY(net_devices(options)), std::back_inserter(devices));
   return devices;
 }
 
@@ -262,6 +329,18 @@ Result<ServeOptions> read_serve_options(const CommandLine& line) {
 
 Result<ServeConfig> make_serve_config(const CommandLine& line, const ServeOptions& options) {
   ServeConfig config;
+  if (line.levels[1].command->name == "device" && line.command().name == "net") {
+    config.devices = TRY(net_devices(options));
+    config.confined = true;
+    if (!config.devices.empty()) {
+      for (ServedDevice& device : config.devices) {
+        if (options.mrg_rxbuf) device.net->mrg_rxbuf = true;
+      }
+      return config;
+    }
+    return fail(Error::invalid(
+        "no card to serve; give --device, --tap-fd or --tap-name, each with a socket"));
+  }
   if (line.levels[1].command->name == "device") {
     config.devices.push_back(TRY(one_device(line.command().name, options)));
     config.confined = true;

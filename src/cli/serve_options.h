@@ -12,6 +12,7 @@
 #include "devices/block/block_config.h"
 #include "devices/vsock/vsock_config.h"
 #include "platform/serial_config.h"
+#include "vmm/net_request.h"
 #include "vmm/serve_devices.h"
 
 namespace crosvm {
@@ -32,8 +33,13 @@ struct ServeOptions {
     std::string socket;
     VsockConfig config;
   };
+  struct Net {
+    std::string socket;
+    NetRequest request;
+  };
 
   std::optional<AsyncExecutor> async_executor;
+  std::vector<Net> nets;
   // Of `device KIND`:
   std::optional<std::string> socket_path;  ///< `--socket-path`
   std::optional<std::string> old_socket;   ///< `--socket`
@@ -47,6 +53,7 @@ struct ServeOptions {
   std::optional<std::string> vhost_socket;  ///< the kernel's
   std::vector<std::string> connect;
   std::vector<std::string> listen;
+  bool mrg_rxbuf = false;
   // Of `devices`:
   bool sandbox = true;
   SandboxOptions sandbox_options;
@@ -54,7 +61,7 @@ struct ServeOptions {
   std::vector<Serial> serials;
   std::vector<Vsock> vsocks;
 
-  bool empty() const { return disks.empty() && serials.empty() && vsocks.empty(); }
+  bool empty() const { return disks.empty() && serials.empty() && vsocks.empty() && nets.empty(); }
 };
 
 /// Whether the subcommand serves devices by vhost-user.

@@ -128,8 +128,45 @@ TEST(ServeOptionsTest, SeveralDevicesEachWithASocket) {
 
 TEST(ServeOptionsTest, WhatIsNotBuiltIsRefusedByName) {
   EXPECT_THAT(error_of({"devices", "-s", "c", "--block", "vhost=s,d"}), HasSubstr("-s"));
-  EXPECT_THAT(error_of({"devices", "--net", "vhost=s,tap-name=t"}), HasSubstr("--net"));
+  EXPECT_THAT(error_of({"devices", "--vsock", "vhost=s,cid=3"}), HasSubstr("--vsock"));
   EXPECT_THAT(error_of({"device", "gpu", "--fd", "3"}), HasSubstr("device gpu"));
+}
+
+TEST(ServeOptionsTest, NetworkCardsHaveASocketEach) {
+  const auto config =
+      config_of({"device", "net", "--tap-name", "/a.sock,tap0", "--tap-fd", "/b.sock,7", "--device",
+                 "/c.sock,10.0.0.1,255.0.0.0,02:00:00:00:00:01", "--mrg-rxbuf"});
+  ASSERT_TRUE(config);
+  ASSERT_EQ(config->devices.size(), 3u);
+  EXPECT_TRUE(config->confined);
+  for (const ServedDevice& device : config->devices) {
+    ASSERT_TRUE(device.net);
+    EXPECT_EQ(device.type, "net");
+    EXPECT_EQ(device.net->mrg_rxbuf, true);
+  }
+  EXPECT_EQ(config->devices[0].socket, "/a.sock");
+  EXPECT_EQ(std::get<NetRequest::TapName>(config->devices[0].net->network).name, "tap0");
+  EXPECT_EQ(config->devices[1].name, "net-1");
+  EXPECT_EQ(std::get<NetRequest::TapFd>(config->devices[1].net->network).number, 7);
+  EXPECT_EQ(std::get<TapAddress>(config->devices[2].net->network).ip, (Ipv4Address{10, 0, 0, 1}));
+  const auto jailed = config_of({"devices", "--net", "vhost=/d.sock,tap-name=t,vq-pairs=2"});
+  ASSERT_TRUE(jailed);
+  EXPECT_TRUE(jailed->jailed);
+  EXPECT_EQ(jailed->devices.at(0).socket, "/d.sock");
+  EXPECT_EQ(jailed->devices.at(0).net->vq_pairs, 2);
+}
+
+TEST(ServeOptionsTest, NetworkCardsThatCannotBeAreRefused) {
+  EXPECT_THAT(error_of({"device", "net"}), HasSubstr("no card to serve"));
+  EXPECT_THAT(error_of({"devices", "--net", "vhost=s,tap-name=t,vhost-net"}),
+              HasSubstr("vhost-net"));
+  for (const char* value : {"tap0", ",tap0"}) {
+    EXPECT_THAT(error_of({"device", "net", "--tap-name", value}), HasSubstr("--tap-name"));
+  }
+  EXPECT_THAT(error_of({"device", "net", "--tap-fd", "s,x"}), HasSubstr("--tap-fd"));
+  for (const char* value : {"s,10.0.0.1", "s,10.0.0.1,255.0.0.0", "s,10.0.0.1,255.0.0.0,02:00"}) {
+    EXPECT_THAT(error_of({"device", "net", "--device", value}), HasSubstr("--device"));
+  }
 }
 
 TEST(ServeOptionsTest, TheSocketComesFirst) {

@@ -170,10 +170,10 @@ inline constexpr Option kDeviceGpuOptions[] = {
     Option("params", kOther, "Details of the card").value("JSON"),
 };
 inline constexpr Option kDeviceNetOptions[] = {
-    Option("device", kOther, "Card on a new tap").value("SOCKET,IP,MASK,MAC").many(),
-    Option("tap-fd", kOther, "Card on an open tap").value("SOCKET,FD").many(),
-    Option("tap-name", kOther, "Card on a tap of this name").value("SOCKET,NAME").many(),
-    Option("mrg-rxbuf", kSwitch, "Merge receive buffers"),
+    Option("device", kOther, "Card on a new tap").value("SOCKET,IP,MASK,MAC").many().built(),
+    Option("tap-fd", kOther, "Card on an open tap").value("SOCKET,FD").many().built(),
+    Option("tap-name", kOther, "Card on a tap of this name").value("SOCKET,NAME").many().built(),
+    Option("mrg-rxbuf", kSwitch, "Merge receive buffers").built(),
 };
 inline constexpr Option kDeviceSndOptions[] = {
     Option("config", kKeyValues, "Details of the sound card"),
@@ -208,7 +208,7 @@ inline constexpr Option kDevicesOptions[] = {
         .value("vhost=PATH,…")
         .many()
         .built(),
-    Option("net", kKeyValues, "Serve a network card").value("vhost=PATH,…").many(),
+    Option("net", kKeyValues, "Serve a network card").value("vhost=PATH,…").many().built(),
 };
 inline constexpr Option kBootstrapOptions[] = {
     Option("bootstrap", kNumber, "Handle from the broker").require(),

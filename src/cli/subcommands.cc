@@ -132,7 +132,7 @@ constexpr Command kDeviceCommands[] = {
     built(backend("console", "Serve a console", kDeviceConsoleGroups)),
     backend("fs", "Serve a directory", kDeviceFsGroups),
     backend("gpu", "Serve a graphics card", kDeviceGpuGroups),
-    backend("net", "Serve network cards", kDeviceNetGroups),
+    built(backend("net", "Serve network cards", kDeviceNetGroups)),
     built(backend("rng", "Serve random numbers (not in other crosvm builds)", kDeviceRngGroups)),
     backend("snd", "Serve a sound card", kDeviceSndGroups),
     built(backend("vsock", "Serve a socket device", kDeviceVsockGroups)),

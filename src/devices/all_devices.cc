@@ -5,6 +5,7 @@
 
 #include "devices/block/block_device.h"
 #include "devices/console/console_device.h"
+#include "devices/net/net_device.h"
 #include "devices/rng/rng_device.h"
 #include "devices/vsock/vsock_device.h"
 
@@ -15,6 +16,7 @@ namespace {
 constexpr std::array kDevices = {
     device_type<BlockFactory>(),
     device_type<ConsoleFactory>(),
+    device_type<NetFactory>(),
     device_type<RngFactory>(),
     device_type<VsockFactory>(),
 };

@@ -193,7 +193,8 @@ TEST(SeccompFilterTest, ThePoliciesOfDevicesAndOfTheVmmAreCompiledIn) {
   EXPECT_TRUE(std::ranges::is_sorted(names));
   for (const char* name : {"block_device", "serial_device", "rng_device", "block_device_vhost_user",
                            "serial_device_vhost_user", "rng_device_vhost_user", "vsock_device",
-                           "vsock_device_vhost_user", "vmm_vcpu", "vmm_control", "vmm_relay"}) {
+                           "vsock_device_vhost_user", "net_device", "net_device_vhost_user",
+                           "vmm_vcpu", "vmm_control", "vmm_relay"}) {
     EXPECT_THAT(names, Contains(name));
     EXPECT_TRUE(find_seccomp_policy(name, {})) << name;
   }

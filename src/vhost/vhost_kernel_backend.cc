@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "base/format.h"
@@ -23,6 +24,7 @@ constexpr uint64_t bits(unsigned first, unsigned last) {
 }
 constexpr uint64_t kRingFeatures = bits(24, 40);
 constexpr uint64_t kMergeableBuffers = uint64_t{1} << 15;  // VIRTIO_NET_F_MRG_RXBUF
+constexpr uint64_t kMultiQueue = uint64_t{1} << 22;        // VIRTIO_NET_F_MQ
 constexpr uint64_t kDeviceFeatures = bits(0, 23) | bits(50, 63);
 /// Bits by which the kernel means something of its own: VHOST_F_LOG_ALL, VHOST_NET_F_VIRTIO_NET_HDR
 /// and VIRTIO_F_ACCESS_PLATFORM, which needs an IOTLB.
@@ -38,16 +40,54 @@ Result<void> vhost_ioctl(const Fd& device, unsigned long request, T argument, co
 
 }  // namespace
 
+class VhostKernelDevice;
+
+/// The queues that the kernel does not serve.
+class ServedQueues {
+ public:
+  ServedQueues(VhostKernelDevice& device, VhostKernelOptions options)
+      : device_(device),
+        serve_(std::move(options.serve)),
+        negotiated_(std::move(options.negotiated)) {}
+
+  void negotiated(std::optional<uint64_t> features) const {
+    if (negotiated_) negotiated_(features);
+  }
+  Result<void> start(uint16_t index, const FrontendRing& ring, uint64_t features,
+                     const GuestMemory& memory);
+  /// Nothing: no such queue runs.
+  std::optional<RingPosition> stop(uint16_t index);
+  Result<void> set_call(uint16_t index, const Fd& call, uint64_t features,
+                        const GuestMemory& memory);
+
+ private:
+  /// As it was started, but for its position.
+  struct Served {
+    FrontendRing ring;
+    std::unique_ptr<Virtqueue> queue;
+  };
+  VhostKernelDevice& device_;
+  std::function<Result<void>(Virtqueue& queue)> serve_;
+  std::function<void(std::optional<uint64_t> features)> negotiated_;
+  std::map<uint16_t, Served> queues_;
+};
+
 /// The half on the loop.
 class VhostKernelDevice : public LoopDevice {
  public:
-  VhostKernelDevice(EventLoop& loop, std::variant<VhostNet, VhostVsock> kind)
-      : LoopDevice(loop), kind_(std::move(kind)) {}
+  VhostKernelDevice(EventLoop& loop, VhostKernelOptions options)
+      : LoopDevice(loop), kind_(std::move(options.kind)), served_(*this, std::move(options)) {}
   ~VhostKernelDevice() override { loop().unwatch(error_watch_); }
 
   Result<void> prepare(DeviceInfo info);
   /// With the mutex held.
   void stop_all();
+  void use_pairs(uint16_t pairs);
+  /// Without.
+  void show_config(std::vector<std::byte> config) {
+    std::lock_guard lock(mutex());
+    if (!closed()) tell_config(std::move(config));
+  }
 
   void write_config(size_t, std::vector<std::byte>) override { tell_config(config()); }
   Result<void> set_features(uint64_t features) override;
@@ -55,7 +95,11 @@ class VhostKernelDevice : public LoopDevice {
   Result<void> start_ring(uint16_t index, const FrontendRing& ring) override;
   Result<void> set_call(uint16_t index, const Fd& call) override;
   void stop_ring(uint16_t index, std::function<void(RingPosition)> stopped) override;
-  void reset(std::function<void()> done) override { done(); }  // no ring runs
+  void reset(std::function<void()> done) override {  // no ring runs
+    features_ = 0;
+    served_.negotiated(std::nullopt);
+    done();
+  }
   Result<RingPosition> resume_position(uint16_t, const FrontendRing& ring) override {
     return ring.base;
   }
@@ -69,6 +113,7 @@ class VhostKernelDevice : public LoopDevice {
   struct Ring {
     bool runs = false;
     RingPosition base;  // of a ring that the kernel does not serve
+    Fd kick;            // of one that runs
   };
 
   bool is_net() const { return std::holds_alternative<VhostNet>(kind_); }
@@ -83,8 +128,11 @@ class VhostKernelDevice : public LoopDevice {
 
   std::variant<VhostNet, VhostVsock> kind_;
   uint64_t kernel_features_ = 0;
+  uint64_t features_ = 0;  // negotiated
+  ServedQueues served_;
   const GuestMemory* memory_ = nullptr;
   std::vector<Ring> rings_;
+  uint16_t used_pairs_ = UINT16_MAX;  // of a network device
   bool vsock_runs_ = false;
   Fd error_;
   EventLoop::WatchId error_watch_ = 0;
@@ -103,6 +151,8 @@ std::vector<const Fd*> VhostKernelDevice::devices() const {
 std::optional<VhostKernelDevice::Place> VhostKernelDevice::place(uint16_t index) const {
   const std::vector<const Fd*> all = devices();
   if (index / 2u >= all.size()) return {};
+  // Without several pairs the third queue is the control queue (virtio 1.3 §5.1.2).
+  if (is_net() && index >= 2 && (features_ & kMultiQueue) == 0) return {};
   return Place{.device = all[index / 2u], .index = index % 2u};
 }
 
@@ -136,6 +186,8 @@ Result<void> VhostKernelDevice::prepare(DeviceInfo info) {
 }
 
 Result<void> VhostKernelDevice::set_features(uint64_t features) {
+  features_ = features;
+  served_.negotiated(features);
   const uint64_t known = features & kernel_features_;
   for (const Fd* device : devices()) {
     TRY(vhost_ioctl(*device, VHOST_SET_FEATURES, &known, "setting the features of"));
@@ -193,9 +245,10 @@ Result<void> VhostKernelDevice::set_up(const Place& at, const FrontendRing& ring
 Result<void> VhostKernelDevice::start_ring(uint16_t index, const FrontendRing& ring) {
   rings_[index].base = ring.base;
   const auto at = place(index);
-  if (!at) return {};
+  if (!at) return served_.start(index, ring, features_, *memory_);
   TRY(watch_errors());
   TRY(set_up(*at, ring));
+  rings_[index].kick = TRY(ring.kick.duplicate());
   rings_[index].runs = true;
   auto running = update_running(index);
   if (!running) rings_[index].runs = false;
@@ -206,9 +259,10 @@ Result<void> VhostKernelDevice::start_ring(uint16_t index, const FrontendRing& r
 
 Result<void> VhostKernelDevice::update_running(uint16_t index) {
   if (const auto* net = std::get_if<VhostNet>(&kind_)) {
-    const vhost_vring_file backend{
-        .index = index % 2u,
-        .fd = rings_[index].runs ? net->taps[index / 2u].get() : VHOST_FILE_UNBIND};
+    const vhost_vring_file backend{.index = index % 2u,
+                                   .fd = rings_[index].runs && index / 2u < used_pairs_
+                                             ? net->taps[index / 2u].get()
+                                             : VHOST_FILE_UNBIND};
     return vhost_ioctl(net->devices[index / 2u], VHOST_NET_SET_BACKEND, &backend,
                        "giving the tap to");
   }
@@ -219,6 +273,19 @@ Result<void> VhostKernelDevice::update_running(uint16_t index) {
                   wanted ? "starting" : "stopping"));
   vsock_runs_ = wanted;
   return {};
+}
+
+void VhostKernelDevice::use_pairs(uint16_t pairs) {
+  const uint16_t former = std::exchange(used_pairs_, pairs);
+  for (uint16_t index = 0; index < rings_.size(); ++index) {
+    const bool was_used = index / 2u < former;
+    if (!rings_[index].runs || was_used == (index / 2u < pairs)) continue;
+    if (auto done = update_running(index); !done) {
+      rings().break_down(done.error().what());
+      return;
+    }
+    signal_eventfd(rings_[index].kick);  // there may be requests
+  }
 }
 
 Result<void> VhostKernelDevice::stop_serving(uint16_t index) {
@@ -234,6 +301,7 @@ Result<void> VhostKernelDevice::stop_serving(uint16_t index) {
 }
 
 void VhostKernelDevice::stop_ring(uint16_t index, std::function<void(RingPosition)> stopped) {
+  if (const auto at = served_.stop(index)) rings_[index].base = *at;
   if (auto done = stop_serving(index); !done) complain(done.error().what());
   stopped(rings_[index].base);
 }
@@ -246,7 +314,62 @@ void VhostKernelDevice::stop_all() {
 
 Result<void> VhostKernelDevice::set_call(uint16_t index, const Fd& call) {
   const auto at = place(index);
-  return at ? set_vring_fd(*at, VHOST_SET_VRING_CALL, call) : Result<void>();
+  if (at) return set_vring_fd(*at, VHOST_SET_VRING_CALL, call);
+  return served_.set_call(index, call, features_, *memory_);
+}
+
+// ---- ServedQueues
+
+Result<void> ServedQueues::start(uint16_t index, const FrontendRing& ring, uint64_t features,
+                                 const GuestMemory& memory) {
+  if (!serve_) return {};
+  Served served{.ring = {.size = ring.size,
+                         .addresses = ring.addresses,
+                         .base = ring.base,
+                         .kick = TRY(ring.kick.duplicate()),
+                         .call = {},
+                         .enabled = true},
+                .queue = nullptr};
+  VirtqueueSetup setup{.index = index,
+                       .size = ring.size,
+                       .addresses = *ring.addresses,
+                       .features = features,
+                       .position = ring.base,
+                       .kick = TRY(ring.kick.duplicate()),
+                       .call = {}};
+  if (ring.call) setup.call = TRY(ring.call.duplicate());
+  served.queue = std::make_unique<Virtqueue>(TRY(Virtqueue::create(memory, std::move(setup))));
+  Virtqueue* queue = served.queue.get();
+  // Nobody may hear of the device any more while its loop still runs.
+  auto process = [this, queue]() -> Result<void> {
+    std::lock_guard lock(device_.mutex());
+    return device_.closed() ? Result<void>() : serve_(*queue);
+  };
+  auto broken = [this](const Error& error) {
+    std::lock_guard lock(device_.mutex());
+    if (!device_.closed()) device_.rings().break_down(error.what());
+  };
+  TRY(queue->listen(device_.loop(), process, broken));
+  queues_.insert_or_assign(index, std::move(served));
+  return {};
+}
+
+std::optional<RingPosition> ServedQueues::stop(uint16_t index) {
+  auto found = queues_.find(index);
+  if (found == queues_.end()) return std::nullopt;
+  const RingPosition at = found->second.queue->position();
+  queues_.erase(found);
+  return at;
+}
+
+Result<void> ServedQueues::set_call(uint16_t index, const Fd& call, uint64_t features,
+                                    const GuestMemory& memory) {
+  auto found = queues_.find(index);
+  if (found == queues_.end()) return {};
+  FrontendRing ring = std::move(found->second.ring);
+  ring.base = *stop(index);
+  if (call) ring.call = TRY(call.duplicate());
+  return start(index, ring, features, memory);
 }
 
 Result<void> VhostKernelDevice::watch_errors() {
@@ -279,8 +402,22 @@ VhostKernelBackend::~VhostKernelBackend() {
 Result<std::unique_ptr<VhostKernelBackend>> VhostKernelBackend::create(EventLoop& loop,
                                                                        VhostKernelOptions options) {
   const std::string name = options.info.name;
-  auto device = std::make_shared<VhostKernelDevice>(loop, std::move(options.kind));
-  TRY(with_context(device->prepare(std::move(options.info)), name));
+  DeviceInfo info = std::move(options.info);
+  auto begin = std::move(options.begin);
+  auto device = std::make_shared<VhostKernelDevice>(loop, std::move(options));
+  TRY(with_context(device->prepare(std::move(info)), name));
+  if (begin) {
+    loop.post([begin, weak = std::weak_ptr(device)] {
+      begin({.show_config =
+                 [weak](std::vector<std::byte> config) {
+                   if (auto there = weak.lock()) there->show_config(std::move(config));
+                 },
+             .use_pairs =
+                 [weak](uint16_t pairs) {
+                   if (auto there = weak.lock()) there->use_pairs(pairs);
+                 }});
+    });
+  }
   return std::unique_ptr<VhostKernelBackend>(new VhostKernelBackend(std::move(device)));
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "vhost/loop_backend.h"
+#include "virtio/virtqueue.h"
 
 namespace crosvm {
 
@@ -27,13 +30,30 @@ struct VhostVsock {
   uint64_t guest_cid = 0;
 };
 
+/// What who serves the rest of a device may do with it, on the loop.
+struct VhostKernelControls {
+  /// The driver sees another configuration. Not from inside `serve` and `negotiated`.
+  std::function<void(std::vector<std::byte> config)> show_config;
+  /// Of a network device only the first so many taps are the kernel's from now on, all at first. A
+  /// queue of a tap that is detached cannot be. Only from inside `serve` and `negotiated`.
+  std::function<void(uint16_t pairs)> use_pairs;
+};
+
 struct VhostKernelOptions {
   /// What the guest is to see of the device. The kernel knows of no configuration, and serves the
-  /// queues named above alone: others are set up and left alone. Of the features those of rings
+  /// queues named above alone. Of the features those of rings
   /// (bits 24 to 40), of a network device also VIRTIO_NET_F_MRG_RXBUF and of a socket device all
   /// are offered only if the kernel offers them too.
   DeviceInfo info;
   std::variant<VhostNet, VhostVsock> kind;
+  /// Serves a queue that the kernel does not, on the loop, whenever the driver has kicked: gives
+  /// back at once what it pops. Of a network device whose driver refused VIRTIO_NET_F_MQ these are
+  /// all but the first two. Errors: the ring is broken. None: such queues are left alone.
+  std::function<Result<void>(Virtqueue& queue)> serve = {};
+  /// What the driver negotiated, before any queue runs; nothing: there was a reset. On the loop.
+  std::function<void(std::optional<uint64_t> features)> negotiated = {};
+  /// Called on the loop before the two above.
+  std::function<void(VhostKernelControls controls)> begin = {};
 };
 
 /// A device that the kernel runs (devices.md 5.2, 5.3): the verbs as ioctls of linux/vhost.h. These

@@ -13,6 +13,7 @@
 #include "jail/sandbox_options.h"
 #include "platform/serial_config.h"
 #include "vmm/device_request.h"
+#include "vmm/net_request.h"
 #include "vmm/vhost_user_request.h"
 
 namespace crosvm {
@@ -43,6 +44,7 @@ struct Config {
   std::vector<DeviceRequest> disks;           ///< in the order of the command line
   std::optional<std::string> root_parameter;  ///< "root=/dev/vda ro", behind all `params`
   std::optional<VsockConfig> vsock;
+  std::vector<NetRequest> nets;              ///< in the order of the guest's cards
   std::vector<VhostUserRequest> vhost_user;  ///< in the order of the command line
   /// How long a missing back-end is waited for; none: not at all.
   std::optional<std::chrono::milliseconds> vhost_user_connect_timeout;

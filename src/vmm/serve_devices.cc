@@ -30,6 +30,7 @@
 #include "vmm/backend_socket.h"
 #include "vmm/console_link.h"
 #include "vmm/end_signals.h"
+#include "vmm/net_link.h"
 #include "vmm/terminal_size.h"
 
 namespace crosvm {
@@ -100,7 +101,11 @@ class ServeRun {
     auto service = std::make_unique<Service>();
     service->served = &device;
     service->text = device.text;
-    if (device.type == VsockFactory::kName) {
+    if (device.net) {
+      NetLink link = TRY(NetLink::open(*device.net, device.name, device.socket));
+      service->text = std::move(link.request.text);
+      service->opened = std::move(link.device);
+    } else if (device.type == VsockFactory::kName) {
       TRY(open_vsock(*service));
     } else if (device.ports.empty()) {
       service->opened = TRY(service->type().open(device.text));
@@ -146,6 +151,7 @@ class ServeRun {
   Result<void> begin(Service& service) {
     ++left_;
     if (service.vsock) TRY(begin_vsock(*service.vsock));
+    ++without_frontend_;
     if (service.served->fd) {
       service.frontend = TRY(adopt_frontend(*service.served->fd));
     } else {
@@ -233,7 +239,7 @@ class ServeRun {
     const std::string& name = service.served->name;
     std::vector<IoUring> rings = make_device_rings(name, service.opened->rings());
     std::unique_ptr<BrokerProcess> files;  // opens what the filter below does not let us open
-    if (confined_) {
+    if (confined_ && --without_frontend_ == 0) {
       if (auto broker = service.opened->broker()) {
         files = TRY(BrokerProcess::start(std::move(broker)));
       }
@@ -305,8 +311,9 @@ class ServeRun {
   std::vector<std::unique_ptr<Service>> services_;
   std::unique_ptr<TerminalSizes> sizes_;
   std::unique_ptr<JailedServices> jails_;  // before the consoles that their processes write to
-  size_t left_ = 0;                        // services without an end
-  bool confined_ = false;                  // this process serves, under a filter
+  size_t without_frontend_ = 0;
+  size_t left_ = 0;        // services without an end
+  bool confined_ = false;  // this process serves, under a filter
   Result<void> result_;
 };
 

@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "jail/sandbox_options.h"
 #include "platform/serial_config.h"
+#include "vmm/net_request.h"
 
 namespace crosvm {
 
@@ -17,6 +18,7 @@ struct ServedDevice {
   std::string name;                   ///< names it in logs: "block-0"
   std::string text{};                 ///< its configuration; not of consoles
   std::vector<SerialConfig> ports{};  ///< of a console
+  std::optional<NetRequest> net{};    ///< of a network card
   std::string socket{};               ///< path to listen at
   std::optional<uint32_t> fd{};       ///< instead: the connected socket that we were started with
 };
@@ -26,7 +28,8 @@ struct ServeConfig {
   std::vector<ServedDevice> devices;
   /// Each in a jailed process of its own. Without that all are served by this process.
   bool jailed = false;
-  /// This process serves but one, and confines itself by the device's system call policy.
+  /// This process serves one kind, and confines itself by the devices' system call policy once the
+  /// front-end of each has come.
   bool confined = false;
   SandboxOptions sandbox_options;
 };

@@ -7,6 +7,7 @@
 #include "devices/vsock/vhost_vsock.h"
 #include "devices/vsock/vsock_device.h"
 #include "virtio/local_backend.h"
+#include "vmm/net_link.h"
 
 namespace crosvm {
 namespace {
@@ -27,6 +28,22 @@ Result<VirtioDevices::Device> open_device(DeviceRequest request) {
   return VirtioDevices::Device{.request = std::move(request), .opened = std::move(opened)};
 }
 
+Result<VirtioDevices::Device> open_net(const NetRequest& request, size_t number,
+                                       std::string_view vm, EventLoop& loop) {
+  const std::string name = format_text("net{}", number);
+  NetLink link = TRY(with_context(NetLink::open(request, name, vm), name));
+  VirtioDevices::Device device{.request = std::move(link.request),
+                               .opened = std::move(link.device)};
+  if (link.kernel) {
+    // Shared, as a function must be copyable.
+    auto kernel = std::make_shared<VhostNetResources>(*std::move(link.kernel));
+    device.run_here = [name, config = link.config, kernel, &loop] {
+      return run_vhost_net(loop, name, config, std::move(*kernel));
+    };
+  }
+  return device;
+}
+
 }  // namespace
 
 Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost& host) {
@@ -40,6 +57,10 @@ Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost
   for (const DeviceRequest& disk : config.disks) all.devices.push_back(TRY(open_device(disk)));
   if (config.rng) {
     all.devices.push_back(TRY(open_device({.type = "rng", .name = "rng", .text = ""})));
+  }
+  const std::string vm = config.name.value_or(config.socket.value_or(""));
+  for (size_t i = 0; i < config.nets.size(); ++i) {
+    all.devices.push_back(TRY(open_net(config.nets[i], i, vm, host.loop)));
   }
   if (config.vsock) TRY(with_context(all.add_vsock(*config.vsock, host.loop), "vsock"));
   return all;

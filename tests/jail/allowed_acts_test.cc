@@ -95,7 +95,7 @@ TEST_P(AllowedActsTest, MemoryIsTakenAndGivenBack) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, AllowedActsTest,
                          testing::Values("block_device", "serial_device", "rng_device",
-                                         "vsock_device"),
+                                         "vsock_device", "net_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(AllowedActsOfBlockTest, ThreadsThatUseMemoryAndTheImage) {

@@ -205,7 +205,8 @@ INSTANTIATE_TEST_SUITE_P(Policies, ProbeActsTest,
                          testing::Values("block_device", "serial_device", "rng_device",
                                          "block_device_vhost_user", "serial_device_vhost_user",
                                          "rng_device_vhost_user", "vsock_device",
-                                         "vsock_device_vhost_user"),
+                                         "vsock_device_vhost_user", "net_device",
+                                         "net_device_vhost_user"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Without a filter some acts succeed, or the test above would prove nothing.

@@ -172,7 +172,7 @@ TEST_P(ProbeWorkerTest, EveryForbiddenActIsDeniedAndLogged) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, ProbeWorkerTest,
                          testing::Values("block_device", "serial_device", "rng_device",
-                                         "vsock_device"),
+                                         "vsock_device", "net_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 class ProbeServiceTest : public ProbeWorkerTest {};
@@ -212,7 +212,7 @@ TEST_P(ProbeServiceTest, EveryForbiddenActIsDeniedAndLogged) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, ProbeServiceTest,
                          testing::Values("block_device", "serial_device", "rng_device",
-                                         "vsock_device"),
+                                         "vsock_device", "net_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Its sockets, what it serves, its ring and its loop; nothing of the disk beside it.
