@@ -14,11 +14,8 @@ namespace crosvm {
 namespace {
 // One line for each device.
 constexpr std::array kDevices = {
-    device_type<BlockFactory>(),
-    device_type<ConsoleFactory>(),
-    device_type<NetFactory>(),
-    device_type<RngFactory>(),
-    device_type<VsockFactory>(),
+    device_type<BlockFactory>(), device_type<ConsoleFactory>(), device_type<NetFactory>(),
+    device_type<RngFactory>(),   device_type<VsockFactory>(),
 };
 }  // namespace
 
