@@ -4,12 +4,15 @@
 #include <bit>
 #include <memory>
 #include <utility>
+#include <variant>
 
 #include "base/format.h"
+#include "disk/image_file.h"
 #include "disk/tools/copy_image.h"
 #include "disk/tools/qcow2_target.h"
 #include "disk/tools/raw_target.h"
 #include "disk/tools/sparse_target.h"
+#include "disk/tools/stream_zstd.h"
 #include "disk/tools/target_file.h"
 #include "disk/tools/tool_image.h"
 #include "disk/tools/tool_progress.h"
@@ -82,6 +85,42 @@ Result<std::unique_ptr<ImageTarget>> make_target(const ConvertPlan& plan, ImageF
   }
 }
 
+/// What is converted: a disk, or a zstd file of which none can be made, which is only read from
+/// start to end.
+class Source {
+ public:
+  static Result<Source> open(const ConvertPlan& plan, ToolProgress& progress) {
+    auto file = std::make_shared<const Fd>(TRY(open_image_file(plan.source, {.read_only = true})));
+    const ImageFormat format =
+        plan.source_format ? *plan.source_format : TRY(detect_image_format(*file, plan.source));
+    auto image =
+        ToolImage::open(plan.source, {.format = format, .allowed = plan.allowed, .file = file});
+    if (image) return Source(std::move(file), std::move(*image));
+    if (format != ImageFormat::kZstd || image.error().code() != std::errc::not_supported) {
+      return fail(std::move(image.error()));
+    }
+    auto stream = TRY(ZstdStream::open(*file, plan.source, progress));
+    return Source(std::move(file), std::move(stream));
+  }
+
+  uint64_t size() {
+    auto* image = std::get_if<ToolImage>(&bytes_);
+    return image ? image->disk().size() : std::get<ZstdStream>(bytes_).size();
+  }
+  Result<void> copy_to(ImageTarget& target, const ConvertPlan& plan, ToolProgress& progress) {
+    auto* image = std::get_if<ToolImage>(&bytes_);
+    return image ? copy_image(*image, plan.source, target, progress)
+                 : std::get<ZstdStream>(bytes_).copy_to(target);
+  }
+
+ private:
+  Source(std::shared_ptr<const Fd> file, std::variant<ToolImage, ZstdStream> bytes)
+      : file_(std::move(file)), bytes_(std::move(bytes)) {}
+
+  std::shared_ptr<const Fd> file_;
+  std::variant<ToolImage, ZstdStream> bytes_;
+};
+
 }  // namespace
 
 std::optional<ImageFormat> format_of_name(std::string_view path) {
@@ -94,15 +133,14 @@ std::optional<ImageFormat> format_of_name(std::string_view path) {
 Result<void> convert_image(const ConvertPlan& plan) {
   ToolProgress progress(plan.source, plan.show_progress);
   const ImageFormat format = TRY(target_format(plan));
-  ToolImage image =
-      TRY(ToolImage::open(plan.source, {.format = plan.source_format, .allowed = plan.allowed}));
+  auto source = TRY(Source::open(plan, progress));
   if (is_same_file(plan.source, plan.target)) {
     return fail(Error::invalid(format_text(
         "{}: is the source as well as the target; give the target another name", plan.target)));
   }
   TargetFile file = TRY(TargetFile::create(plan.target));
-  auto target = TRY(make_target(plan, format, file.fd(), image.disk().size()));
-  TRY(copy_image(image, plan.source, *target, progress));
+  auto target = TRY(make_target(plan, format, file.fd(), source.size()));
+  TRY(source.copy_to(*target, plan, progress));
   return file.commit();
 }
 

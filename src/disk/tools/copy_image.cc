@@ -1,12 +1,12 @@
 #include "disk/tools/copy_image.h"
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <memory>
 #include <vector>
 
 #include "base/format.h"
+#include "disk/tools/write_granules.h"
 
 namespace crosvm {
 namespace {
@@ -14,11 +14,6 @@ namespace {
 constexpr uint64_t kReadBytes = 1 << 20;
 constexpr size_t kReadsInFlight = 8;
 constexpr auto kPatience = std::chrono::seconds(1);
-
-bool is_zero(std::span<const std::byte> bytes) {
-  return bytes.empty() || (bytes[0] == std::byte{0} &&
-                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
-}
 
 /// Runs ahead of the target by a few reads. What lies between these it asks the disk about, so that
 /// holes are neither read nor looked at.
@@ -168,25 +163,8 @@ class Copy {
     written_ = run->offset + run->length;
     if (run->what == What::kZero) return target_.write_zeroes(run->offset, run->length);
     if (run->what == What::kAbsent) return target_.leave_out(run->offset, run->length);
-    TRY(write_data(run->offset, run->bytes));
+    TRY(write_granules(target_, run->offset, run->bytes));
     spare_.push_back(std::move(run->bytes));
-    return {};
-  }
-
-  /// Granules of zeroes go their own way.
-  Result<void> write_data(uint64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const bool zero = is_zero(bytes.first(std::min<uint64_t>(granule_, bytes.size())));
-      uint64_t length = std::min<uint64_t>(granule_, bytes.size());
-      while (length < bytes.size()) {
-        const uint64_t more = std::min<uint64_t>(granule_, bytes.size() - length);
-        if (is_zero(bytes.subspan(length, more)) != zero) break;
-        length += more;
-      }
-      TRY(zero ? target_.write_zeroes(offset, length) : target_.write(offset, bytes.first(length)));
-      bytes = bytes.subspan(length);
-      offset += length;
-    }
     return {};
   }
 

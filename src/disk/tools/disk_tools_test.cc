@@ -15,6 +15,7 @@
 #include "disk/tools/make_qcow2.h"
 #include "disk/tools/tool_image.h"
 #include "disk/tools/tool_progress.h"
+#include "disk/zstd/zstd_file_maker.h"
 
 namespace crosvm {
 namespace {
@@ -71,6 +72,29 @@ TEST_F(DiskToolsTest, AnyFormatBecomesAnyOther) {
       EXPECT_TRUE(bytes_of(target) == bytes.substr(0, (1 << 20) + 512)) << first << target;
     }
   }
+}
+
+// A VM refuses such a file with the command that converts it.
+TEST_F(DiskToolsTest, AZstdFrameTooLargeForAVmBecomesAnything) {
+  const uint64_t size = (65 << 20) + 512;
+  std::string bytes(size, '\0');
+  for (size_t i = 0; i < size; i += 4096 + i / 16) bytes[i] = static_cast<char>(random_());
+  for (const bool has_size : {true, false}) {
+    folder_.write("start.zst", test::zstd_frame("begin") + test::zstd_frame(bytes, has_size) +
+                                   test::skippable_frame("skipped"));
+    const auto opened = ToolImage::open(folder_.path("start.zst"), {});
+    ASSERT_FALSE(opened);
+    EXPECT_THAT(opened.error().what(), HasSubstr("crosvm disk convert"));
+    for (const char* name : {"a.img", "b.qcow2", "c.zst"}) {
+      ASSERT_EQ(convert({.source = "start.zst", .target = name}), "");
+      EXPECT_TRUE(bytes_of(name).substr(0, size + 5) == "begin" + bytes) << name;
+    }
+    EXPECT_LE(host_bytes("a.img"), 8u << 20);
+  }
+  const std::string frame = test::zstd_frame(bytes);
+  folder_.write("cut.zst", std::string_view(frame).substr(0, frame.size() - 1));
+  EXPECT_THAT(convert({.source = "cut.zst", .target = "d.img"}), HasSubstr("cut.zst"));
+  EXPECT_FALSE(std::filesystem::exists(folder_.path("d.img")));
 }
 
 TEST_F(DiskToolsTest, ClustersOfAllSizesAndCompressed) {

@@ -10,6 +10,12 @@ namespace crosvm {
 
 using namespace zstd;
 
+namespace {
+
+constexpr uint64_t kBlocksAStep = 1024;
+
+}  // namespace
+
 std::unexpected<Error> ZstdWalk::broken(const std::string& what) const {
   return fail(Error::invalid(
       format_text("{}: at byte {} of the zstd file {}; it is damaged: test it with `zstd -t`",
@@ -17,6 +23,17 @@ std::unexpected<Error> ZstdWalk::broken(const std::string& what) const {
 }
 
 Result<ZstdIndex> ZstdWalk::run() {
+  TRY(walk());
+  return std::move(index_);
+}
+
+Result<uint64_t> ZstdWalk::measure_all(Step step) {
+  step_ = std::move(step);
+  TRY(walk());
+  return total_;
+}
+
+Result<void> ZstdWalk::walk() {
   while (next_ < image_.size()) {
     if (image_.size() - next_ < sizeof(uint32_t)) return broken("is no whole frame");
     const auto magic = TRY(image_.read_number<uint32_t>(next_));
@@ -28,14 +45,14 @@ Result<ZstdIndex> ZstdWalk::run() {
       return broken("no frame begins");
     }
   }
-  return std::move(index_);
+  return {};
 }
 
 Result<void> ZstdWalk::skip_frame() {
   const uint64_t bytes =
       kSkippableHeader + TRY(image_.read_number<uint32_t>(next_ + sizeof(uint32_t)));
   if (bytes > image_.size() - next_) return broken("is a frame that reaches past its end");
-  if (++blocks_ > kMostBlocks) return broken("there are too many frames");
+  if (++blocks_ > kMostBlocks && !step_) return broken("there are too many frames");
   next_ += bytes;
   return {};
 }
@@ -69,7 +86,8 @@ Result<ZstdWalk::Header> ZstdWalk::read_header() const {
 /// Where the blocks end that begin at `at`.
 Result<uint64_t> ZstdWalk::walk_blocks(uint64_t at, uint64_t& makes_at_most) {
   for (bool is_last = false; !is_last;) {
-    if (++blocks_ > kMostBlocks) return broken("there are too many blocks");
+    if (++blocks_ > kMostBlocks && !step_) return broken("there are too many blocks");
+    if (step_ && blocks_ % kBlocksAStep == 0) TRY(step_(at));
     const uint32_t header = TRY(image_.read_number<uint16_t>(at)) |
                             uint32_t{TRY(image_.read_number<uint8_t>(at + 2))} << 16;
     is_last = (header & 1) != 0;
@@ -92,7 +110,11 @@ Result<void> ZstdWalk::walk_frame() {
   if (end > image_.size()) return broken("is a frame that reaches past its end");
   if (!header.has_size) header.size = TRY(measure(end - next_));
   if (header.size > makes_at_most) return broken("is a frame that makes less than it says");
-  TRY(index_.add(next_, end - next_, header.size, 0, image_.object()));
+  if (step_) {
+    total_ += header.size;
+  } else {
+    TRY(index_.add(next_, end - next_, header.size, 0, image_.object()));
+  }
   next_ = end;
   return {};
 }
@@ -102,6 +124,7 @@ Result<uint64_t> ZstdWalk::measure(uint64_t file_bytes) {
   uint64_t size = 0;
   TRY(decode_zstd(image_, next_, file_bytes, [&](std::span<const std::byte> bytes) -> Result<void> {
     size += bytes.size();
+    if (step_) return step_(next_);
     if (measured_ + size > kMostFrame) return fail(zstd_frame_too_large(image_.object()));
     return {};
   }));
