@@ -2,8 +2,9 @@
 #   foo.cc       belongs to the library `X`
 #   foo_test.cc  belongs to the test executable `X_test`
 # RUNS_SELDOM: at a start or on a request, never for each byte a guest moves; a release makes it small, not fast.
+# SELDOM FILE...: the same of some files of a folder whose others are to be fast.
 function(crosvm_library name)
-  cmake_parse_arguments(ARG "RUNS_SELDOM" "" "DEPS;PRIVATE_DEPS;DIRS" ${ARGN})
+  cmake_parse_arguments(ARG "RUNS_SELDOM" "" "DEPS;PRIVATE_DEPS;DIRS;SELDOM" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc *.h)
   foreach(dir ${ARG_DIRS})
     file(GLOB more CONFIGURE_DEPENDS ${dir}/*.cc ${dir}/*.h)
@@ -20,6 +21,7 @@ function(crosvm_library name)
     if(ARG_RUNS_SELDOM AND CMAKE_BUILD_TYPE STREQUAL "Release")
       target_compile_options(${name} PRIVATE -Os)
     endif()
+    set_source_files_properties(${ARG_SELDOM} PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-Os>")
   else()  # headers only
     add_library(${name} INTERFACE)
     target_link_libraries(${name} INTERFACE ${ARG_DEPS})
