@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "base/format.h"
 #include "disk/zstd/seekable_writer.h"
+#include "disk/zstd/zstd_index.h"
 
 namespace crosvm {
 namespace {
@@ -28,8 +30,15 @@ class ZstdTarget : public ImageTarget {
 
 Result<std::unique_ptr<ImageTarget>> make_zstd_target(const Fd& file, uint64_t size,
                                                       const std::string& object) {
-  return std::make_unique<ZstdTarget>(TRY(SeekableZstdWriter::create(
-      file, object, {.frame_bytes = SeekableZstdWriter::frame_bytes_for(size)})));
+  const size_t frame = SeekableZstdWriter::frame_bytes_for(size);
+  if (size / frame >= ZstdIndex::kMostFrames) {
+    return fail(Error(std::errc::file_too_large,
+                      format_text("{}: a disk of {} bytes has too many zstd frames to be read at "
+                                  "random; make it a qcow2 image",
+                                  object, size)));
+  }
+  return std::make_unique<ZstdTarget>(
+      TRY(SeekableZstdWriter::create(file, object, {.frame_bytes = frame})));
 }
 
 }  // namespace crosvm

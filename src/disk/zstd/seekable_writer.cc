@@ -17,6 +17,7 @@ using namespace zstd;
 
 constexpr size_t kWriteBytes = 1 << 20;  // at a time
 constexpr size_t kLeastFrame = 4096;
+constexpr size_t kMostManyFrame = kMostFrame / 2;  // of which a reader can hold kMostFrames
 
 struct FreeContext {
   void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
@@ -57,7 +58,7 @@ SeekableZstdWriter::~SeekableZstdWriter() = default;
 
 size_t SeekableZstdWriter::frame_bytes_for(uint64_t bytes) {
   size_t frame = kFrameBytes;
-  while (frame < kMostFrame && bytes / frame >= ZstdIndex::kMostFrames) frame *= 2;
+  while (frame < kMostManyFrame && bytes / frame >= ZstdIndex::kMostFrames) frame *= 2;
   return frame;
 }
 

@@ -168,8 +168,8 @@ TEST_F(ZstdDiskTest, AnEmptyDiskIsWrittenAndRead) {
   EXPECT_FALSE(SeekableZstdWriter::create(file, path, {.frame_bytes = 4095}));
   EXPECT_FALSE(SeekableZstdWriter::create(file, path, {.frame_bytes = 65 << 20}));
   EXPECT_FALSE(SeekableZstdWriter::create(file, path, {.level = 23}));
-  EXPECT_EQ(SeekableZstdWriter::frame_bytes_for(uint64_t{1} << 40), 128u << 10);
-  EXPECT_EQ(SeekableZstdWriter::frame_bytes_for(uint64_t{1} << 43), 1u << 20);
+  EXPECT_EQ(SeekableZstdWriter::frame_bytes_for(uint64_t{1} << 40), 512u << 10);
+  EXPECT_EQ(SeekableZstdWriter::frame_bytes_for(uint64_t{1} << 43), 4u << 20);
 }
 
 TEST_F(ZstdDiskTest, FramesThatAreTooLargeAreRefusedWithACommand) {
@@ -322,6 +322,32 @@ TEST_F(ZstdDiskTest, RefusesATableThatIsMalformed) {
   EXPECT_THAT(with([](auto& made) { made.frames += "x"; }), HasSubstr("does not name all"));
   EXPECT_THAT(with([](auto& made) { made.table[0] = 0x7f; }), HasSubstr("past the end"));
   EXPECT_THAT(with([](auto& made) { made.table[7] = 0x7f; }), HasSubstr("more than 64 MiB"));
+}
+
+TEST_F(ZstdDiskTest, RefusesMoreFramesThanAJailHasMemoryFor) {
+  auto with = [&](size_t frames, uint32_t length) {
+    SeekableMaker maker{.checksums = false};
+    maker.count = static_cast<uint32_t>(frames);
+    const std::string entry = test::number(0, 4) + test::number(length, 4);
+    for (size_t i = 0; i < frames; ++i) maker.table += entry;
+    return refusal(maker.file());
+  };
+  const auto too_many = AllOf(HasSubstr("disk.zst"), HasSubstr("too many zstd frames"),
+                              HasSubstr("crosvm disk convert"));
+  EXPECT_EQ(with(ZstdIndex::kMostFrames, 128 << 10), "opened");
+  EXPECT_THAT(with(ZstdIndex::kMostFrames + 1, 1), too_many);
+  EXPECT_EQ(with(ZstdIndex::kMostFrames, 32 << 20), "opened");
+  EXPECT_EQ(with(100'000, 64 << 20), "opened");
+  EXPECT_THAT(with(ZstdIndex::kMostFrames, 64 << 20), too_many);
+}
+
+TEST_F(ZstdDiskTest, WhatIsWrittenHasNoMoreFramesThanAreRead) {
+  for (const uint64_t size : {1ULL << 20, 1ULL << 40, 8ULL << 40, (128ULL << 40) - 1}) {
+    const uint64_t frame = SeekableZstdWriter::frame_bytes_for(size);
+    EXPECT_LE(size / frame, ZstdIndex::kMostFrames) << size;
+    EXPECT_LE(frame, 32u << 20) << size;
+  }
+  EXPECT_EQ(SeekableZstdWriter::frame_bytes_for(500ULL << 30), SeekableZstdWriter::kFrameBytes);
 }
 
 TEST_F(ZstdDiskTest, RefusesFramesThatAreMalformed) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/format.h"
+#include "disk/zstd/frame_cache.h"
 #include "disk/zstd/zstd_format.h"
 #include "disk/zstd/zstd_stream.h"
 #include "disk/zstd/zstd_walk.h"
@@ -10,6 +11,18 @@
 namespace crosvm {
 
 using namespace zstd;
+
+namespace {
+
+Error too_many_frames(const std::string& object) {
+  return Error(std::errc::not_supported,
+               format_text("{0}: it has too many zstd frames for random access (more than {1}, or "
+                           "large ones); convert it once with `crosvm disk convert {0} OUT.zst`, "
+                           "or unpack it with `zstd -d {0} -o OUT.img`",
+                           object, ZstdIndex::kMostFrames));
+}
+
+}  // namespace
 
 /// Reads the table of the seekable format.
 class ZstdTable {
@@ -41,6 +54,7 @@ class ZstdTable {
         TRY(image_.read_number<uint32_t>(start + 4)) != body) {
       return broken("is no frame of its own");
     }
+    if (frames > ZstdIndex::kMostFrames) return fail(too_many_frames(image_.object()));
     TRY(read_entries(start + kSkippableHeader, frames, entry, start));
     return std::move(index_);
   }
@@ -72,8 +86,18 @@ class ZstdTable {
 
 Result<ZstdIndex> ZstdIndex::read(ImageReader& image) {
   ZstdTable table(image);
-  if (TRY(table.is_there())) return table.read();
-  return ZstdWalk(image).run();
+  ZstdIndex index = TRY(table.is_there()) ? TRY(table.read()) : TRY(ZstdWalk(image).run());
+  TRY(index.check_memory(image.object()));
+  return index;
+}
+
+/// Small frames may be many and large ones few, but not both: memory that a jail does not give
+/// would end the process.
+Result<void> ZstdIndex::check_memory(const std::string& object) const {
+  const uint64_t buffers = std::max(FrameCache::kLeastBytes, 2 * longest_frame_) +
+                           std::max(FrameCache::kLeastReadBytes, longest_file_bytes_);
+  if (buffers + frames_.size() * sizeof(Frame) <= kMostMemory) return {};
+  return fail(too_many_frames(object));
 }
 
 Result<void> ZstdIndex::add(uint64_t file_offset, uint64_t file_bytes, uint64_t length,
@@ -83,11 +107,7 @@ Result<void> ZstdIndex::add(uint64_t file_offset, uint64_t file_bytes, uint64_t 
   if (length > kMostFrame || file_bytes > kMostFrame + kMostFrame / 64) {
     return fail(zstd_frame_too_large(object));
   }
-  if (frames_.size() == kMostFrames) {
-    return fail(Error(std::errc::not_supported,
-                      format_text("{}: it has more than {} zstd frames; unpack it with `zstd -d`",
-                                  object, kMostFrames)));
-  }
+  if (frames_.size() == kMostFrames) return fail(too_many_frames(object));
   frames_.push_back({.file_offset = file_offset,
                      .start = size_,
                      .file_bytes = static_cast<uint32_t>(file_bytes),

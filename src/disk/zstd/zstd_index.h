@@ -1,8 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <string>
-#include <vector>
 
 #include "disk/image_reader.h"
 
@@ -12,8 +13,10 @@ namespace crosvm {
 /// decoding it: from the table of the seekable format, else by walking from block to block.
 class ZstdIndex {
  public:
-  /// 2 TiB of frames of 128 KiB; 24 bytes of memory each.
-  static constexpr size_t kMostFrames = 1 << 24;
+  /// 512 GiB of frames of 128 KiB, which a jail of 256 MiB can hold beside the disk's buffers.
+  static constexpr size_t kMostFrames = 1 << 22;
+  /// What the frames and the buffers for the longest of them may take together.
+  static constexpr uint64_t kMostMemory = uint64_t{208} << 20;
 
   struct Frame {
     uint64_t file_offset = 0;
@@ -23,9 +26,9 @@ class ZstdIndex {
   };
 
   /// Frames without a size are decoded to learn it, together at most zstd::kMostFrame bytes.
-  /// Errors: not_supported for frames too large for random access, with the command that converts
-  /// the file, and for frames that need a dictionary; invalid_argument for what the formats forbid;
-  /// else those of reading.
+  /// Errors: not_supported for frames too large or too many for random access, with the command
+  /// that converts the file, and for frames that need a dictionary; invalid_argument for what the
+  /// formats forbid; else those of reading.
   static Result<ZstdIndex> read(ImageReader& image);
 
   uint64_t size() const { return size_; }  ///< of all that is made, in bytes
@@ -48,7 +51,9 @@ class ZstdIndex {
   Result<void> add(uint64_t file_offset, uint64_t file_bytes, uint64_t length, uint32_t checksum,
                    const std::string& object);
 
-  std::vector<Frame> frames_;  // that make anything, in order
+  Result<void> check_memory(const std::string& object) const;
+
+  std::deque<Frame> frames_;  // that make anything, in order; grows without being copied
   uint64_t size_ = 0;
   uint64_t longest_frame_ = 0;
   uint64_t longest_file_bytes_ = 0;
