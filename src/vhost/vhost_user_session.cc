@@ -9,6 +9,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "vhost/vhost_user_session_messages.h"
+#include "vhost/vhost_user_types.h"
 #include "virtio/ring_abi.h"
 
 namespace crosvm {
@@ -136,7 +137,7 @@ Result<VhostUserSession::Answer> VhostUserSession::take(VhostUserMessage& messag
     case VHOST_USER_RESET_OWNER:
       return Ack{};  // deprecated: "either ignore this message, or …"
     case VHOST_USER_GET_QUEUE_NUM:
-      return reply(message, uint64_t{rings_.size()});
+      return reply(message, vhost_user_told_queues(device_.info.device_type, rings_.size()));
     case VHOST_USER_GET_CONFIG:
       return get_config(message);
     case VHOST_USER_SET_CONFIG:

@@ -59,4 +59,8 @@ uint64_t vhost_user_queue_count(const VhostUserType& type, uint64_t told, uint64
   return 2 * told + (features >> kNetControlQueue & 1);
 }
 
+uint64_t vhost_user_told_queues(uint32_t device_type, uint64_t queues) {
+  return device_type == VIRTIO_ID_NET ? queues / 2 : queues;
+}
+
 }  // namespace crosvm

@@ -22,5 +22,7 @@ VhostUserType vhost_user_type(uint32_t device_type);
 /// How many queues a back-end has that answered GET_QUEUE_NUM with `told` (0: it was not asked) and
 /// offers `features`: a network back-end counts pairs, and its control queue comes on top.
 uint64_t vhost_user_queue_count(const VhostUserType& type, uint64_t told, uint64_t features);
+/// The answer to GET_QUEUE_NUM of a back-end with that many queues, the other way around.
+uint64_t vhost_user_told_queues(uint32_t device_type, uint64_t queues);
 
 }  // namespace crosvm

@@ -186,13 +186,12 @@ TEST_P(NetTest, CarriesFilesHoweverTheCardIsSetAndComesBack) {
 
   // The driver comes and goes.
   for (int round = 0; round < 5; ++round) {
-    set_up(guest);
-    ping(guest);
     guest.output_of(
         "cd /sys/bus/virtio/drivers/virtio_net && for d in virtio*; do echo $d > unbind && "
         "echo $d > bind; done");
+    card = set_up(guest);
+    ping(guest);
   }
-  card = set_up(guest);
   carry(guest, server, 4);
 
   // The link does.
