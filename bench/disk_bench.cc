@@ -174,7 +174,8 @@ Result<Effort> read_by_zstd(std::string file) {
 }
 
 Result<void> bench_zstd(const std::string& file, int rounds) {
-  const double mebibytes = static_cast<double>(TRY(virtual_size(file, {}))) / (1 << 20);
+  const double mebibytes =
+      static_cast<double>(TRY(ToolImage::open(file, {})).disk().size()) / (1 << 20);
   std::vector<double> our_rate, their_rate, our_cpu, their_cpu, ratio, cpu_ratio;
   for (int round = 0; round < rounds; ++round) {
     const Effort ours = TRY(read_by_us(file));

@@ -88,10 +88,4 @@ Result<void> NewFile::commit() {
   return {};
 }
 
-Result<void> write_new_file(const std::string& path, std::string_view bytes) {
-  NewFile file = TRY(NewFile::create(path));
-  TRY(write_full(file.fd(), std::as_bytes(std::span(bytes)), path));
-  return file.commit();
-}
-
 }  // namespace crosvm

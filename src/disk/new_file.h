@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "base/fd.h"
@@ -42,8 +41,5 @@ class NewFile {
   std::string temporary_;  // or empty: nothing to remove
   Fd fd_;
 };
-
-/// A whole file of these bytes.
-Result<void> write_new_file(const std::string& path, std::string_view bytes);
 
 }  // namespace crosvm

@@ -1,12 +1,15 @@
 #include "disk/composite/create_composite.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <set>
+#include <span>
 
 #include "base/format.h"
 #include "disk/composite/composite_descriptor.h"
-#include "disk/new_file.h"
 #include "disk/stored_name.h"
+#include "disk/tools/target_file.h"
 
 namespace crosvm {
 namespace {
@@ -60,6 +63,24 @@ Result<gpt::Guid> or_random(const std::optional<gpt::Guid>& guid) {
   return gpt::random_guid();
 }
 
+/// A full file system is to be noticed here, not when some of the files have their names.
+Result<void> write_durably(const Fd& file, std::string_view bytes, const std::string& name) {
+  TRY(write_full(file, std::as_bytes(std::span(bytes)), name));
+  if (::fsync(file.get()) != 0) return fail(Error::from_errno("writing", name));
+  return {};
+}
+
+/// All of them, or as if none had been.
+Result<void> commit_all(std::span<TargetFile> files) {
+  for (size_t i = 0; i < files.size(); ++i) {
+    Result<void> done = files[i].commit();
+    if (done) continue;
+    for (TargetFile& earlier : files.first(i)) earlier.withdraw();
+    return done;
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<CompositeFiles> plan_composite(const CompositePlan& plan) {
@@ -95,12 +116,22 @@ Result<CompositeFiles> plan_composite(const CompositePlan& plan) {
                         .filler = std::string(kUnit, '\0')};
 }
 
+std::array<std::string, 4> composite_names(const std::string& path) {
+  return {path + std::string(kFillerName), path + std::string(kHeaderName),
+          path + std::string(kFooterName), path};
+}
+
 Result<void> create_composite(const CompositePlan& plan) {
   const CompositeFiles files = TRY(plan_composite(plan));
-  TRY(write_new_file(plan.path + std::string(kFillerName), files.filler));
-  TRY(write_new_file(plan.path + std::string(kHeaderName), files.header));
-  TRY(write_new_file(plan.path + std::string(kFooterName), files.footer));
-  return write_new_file(plan.path, files.descriptor);
+  const std::array<std::string, 4> names = composite_names(plan.path);
+  const std::array<std::string_view, 4> contents = {files.filler, files.header, files.footer,
+                                                    files.descriptor};
+  std::vector<TargetFile> made;
+  for (size_t i = 0; i < names.size(); ++i) {
+    made.push_back(TRY(TargetFile::create(names[i])));
+    TRY(write_durably(made.back().fd(), contents[i], names[i]));
+  }
+  return commit_all(made);
 }
 
 }  // namespace crosvm

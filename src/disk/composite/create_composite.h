@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,6 +27,10 @@ struct CompositePlan {
   std::optional<gpt::Guid> disk_guid = std::nullopt;  ///< else a random one
 };
 
+/// The files of a composite disk that lies at `path`: of the filler, the header, the footer and,
+/// last, the one that describes it.
+std::array<std::string, 4> composite_names(const std::string& path);
+
 /// What the files of a composite disk hold.
 struct CompositeFiles {
   std::string descriptor;  ///< PATH
@@ -41,8 +46,10 @@ struct CompositeFiles {
 /// of looking for the working directory or random numbers.
 Result<CompositeFiles> plan_composite(const CompositePlan& plan);
 
-/// Makes the files, each complete or not at all, and PATH last. Errors: those of `plan_composite`,
-/// else the errno of the call that failed, which names the file.
+/// Makes the files. None gets its name before all are complete and on stable storage, and PATH does
+/// last; what has the names is replaced, if it is a file that nobody has in use. Errors: those of
+/// `plan_composite` and of `TargetFile`, else the errno of the call that failed, which names the
+/// file; what there was not before is not there then either.
 Result<void> create_composite(const CompositePlan& plan);
 
 }  // namespace crosvm

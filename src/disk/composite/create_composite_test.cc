@@ -3,13 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "disk/composite/composite_disk.h"
 #include "disk/disk_driver.h"
+#include "disk/image_file.h"
 
 namespace crosvm {
 namespace {
 
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 constexpr std::string_view kGuid = "01234567-89ab-cdef-FEDC-BA9876543210";
@@ -24,6 +28,13 @@ class CreateCompositeTest : public testing::Test {
   std::string refusal(const CompositePlan& plan) {
     auto made = plan_composite(plan);
     return made ? "made" : made.error().what();
+  }
+  std::set<std::string> files() const {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path(""))) {
+      names.insert(entry.path().filename().string());
+    }
+    return names;
   }
   /// The whole disk, opened as its file says.
   std::string contents(const std::string& path) {
@@ -159,9 +170,35 @@ TEST_F(CreateCompositeTest, WhatFailsLeavesNothingBehind) {
       {.path = folder_.path("disk"), .partitions = {partition("a", 4096)}, .disk_guid = {}});
   ASSERT_FALSE(made);
   EXPECT_THAT(made.error().what(), HasSubstr("disk.footer"));
-  EXPECT_FALSE(std::filesystem::exists(folder_.path("disk")));
-  for (const auto& entry : std::filesystem::directory_iterator(folder_.path(""))) {
-    EXPECT_THAT(entry.path().string(), testing::Not(HasSubstr(".new-")));
+  EXPECT_THAT(files(), ElementsAre("a", "disk.footer"));
+}
+
+TEST_F(CreateCompositeTest, AFileThatCannotGetItsNameTakesTheOthersAlong) {
+  // What replaces a file has another name for a moment: one that is too long for the host here.
+  const std::string name(248, 'd');
+  folder_.write(name + ".header", "old");
+  auto made = create_composite(
+      {.path = folder_.path(name), .partitions = {partition("a", 4096)}, .disk_guid = {}});
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().what(), HasSubstr(".header"));
+  EXPECT_THAT(files(), ElementsAre("a", name + ".header"));
+  EXPECT_EQ(folder_.read(name + ".header"), "old");
+}
+
+TEST_F(CreateCompositeTest, ReplacesWhatNobodyUses) {
+  CompositePlan plan{
+      .path = folder_.path("disk"), .partitions = {partition("a", 4096)}, .disk_guid = {}};
+  ASSERT_TRUE(create_composite(plan));
+  const std::string first = contents(plan.path);
+  ASSERT_TRUE(create_composite(plan));
+  EXPECT_EQ(contents(plan.path).size(), first.size());
+  EXPECT_NE(contents(plan.path), first) << "the disk has another identity";
+  for (const std::string& name : composite_names(plan.path)) {
+    auto vm = open_image_file(name, {.read_only = true});
+    ASSERT_TRUE(vm) << vm.error().what();
+    const auto made = create_composite(plan);
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().what(), AllOf(HasSubstr(name), HasSubstr("in use")));
   }
 }
 

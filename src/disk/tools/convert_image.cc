@@ -107,6 +107,11 @@ class Source {
     auto* image = std::get_if<ToolImage>(&bytes_);
     return image ? image->disk().size() : std::get<ZstdStream>(bytes_).size();
   }
+  /// A file of the chain; a stream has but its own.
+  bool consists_of(const std::string& path) const {
+    const auto* image = std::get_if<ToolImage>(&bytes_);
+    return image && image->consists_of(path);
+  }
   Result<void> copy_to(ImageTarget& target, const ConvertPlan& plan, ToolProgress& progress) {
     auto* image = std::get_if<ToolImage>(&bytes_);
     return image ? copy_image(*image, plan.source, target, progress)
@@ -137,6 +142,11 @@ Result<void> convert_image(const ConvertPlan& plan) {
   if (is_same_file(plan.source, plan.target)) {
     return fail(Error::invalid(format_text(
         "{}: is the source as well as the target; give the target another name", plan.target)));
+  }
+  if (source.consists_of(plan.target)) {
+    return fail(Error::invalid(
+        format_text("{}: {} needs what is in it, as one of its files; give the target another name",
+                    plan.target, plan.source)));
   }
   TargetFile file = TRY(TargetFile::create(plan.target));
   auto target = TRY(make_target(plan, format, file.fd(), source.size()));

@@ -209,6 +209,23 @@ TEST_F(DiskToolsTest, AnEmptyQcow2HasTheSizeOfItsBackingFile) {
                                      HasSubstr("cluster size:   65536")));
 }
 
+TEST_F(DiskToolsTest, AFileOfTheChainIsNotReplaced) {
+  const std::string bytes(1 << 20, 'b');
+  const std::string base = folder_.write("base.img", bytes);
+  const std::string middle = folder_.path("middle.qcow2");
+  const std::string top = folder_.path("top.qcow2");
+  ASSERT_TRUE(make_qcow2({.path = middle, .backing_file = base}));
+  ASSERT_TRUE(make_qcow2({.path = top, .backing_file = middle}));
+  for (const std::string& inside : {base, middle}) {
+    const auto made = make_qcow2({.path = inside, .backing_file = top});
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().what(), HasSubstr(inside + ": " + top + " needs what is in it"));
+  }
+  EXPECT_THAT(convert({.source = "top.qcow2", .target = "base.img"}),
+              HasSubstr(base + ": " + top + " needs what is in it"));
+  EXPECT_TRUE(bytes_of("top.qcow2") == bytes);
+}
+
 TEST_F(DiskToolsTest, InfoNamesWhatIsMissing) {
   folder_.write("base.img", std::string(1 << 20, 'b'));
   ASSERT_TRUE(

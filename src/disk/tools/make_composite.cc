@@ -20,6 +20,19 @@ std::unexpected<Error> refuse(std::string_view text, std::string_view why) {
       format_text("partition {}: {}; it is LABEL:FILE[:writable[:GUID]]", text, why)));
 }
 
+/// The size of the disk in the image, which the composite disk must leave alone.
+Result<uint64_t> size_beside(const std::string& composite, const CompositePartition& partition) {
+  ToolImage image = TRY(ToolImage::open(partition.path, {.read_only = !partition.writable}));
+  for (const std::string& name : composite_names(composite)) {
+    if (!image.consists_of(name)) continue;
+    return fail(Error::invalid(
+        format_text("{}: would be written over, but partition {} consists of it; give the "
+                    "composite disk another name",
+                    name, partition.label)));
+  }
+  return image.disk().size();
+}
+
 }  // namespace
 
 Result<CompositePartition> parse_partition(std::string_view text) {
@@ -45,7 +58,7 @@ Result<void> make_composite(const std::string& path, std::span<const std::string
   CompositePlan plan{.path = path, .partitions = {}};
   for (const std::string_view text : partitions) {
     CompositePartition partition = TRY(parse_partition(text));
-    partition.size = TRY(virtual_size(partition.path, {.read_only = !partition.writable}));
+    partition.size = TRY(size_beside(path, partition));
     plan.partitions.push_back(std::move(partition));
   }
   return create_composite(plan);

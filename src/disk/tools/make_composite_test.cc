@@ -1,8 +1,10 @@
 #include "disk/tools/make_composite.h"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include "disk/disk_driver.h"
+#include "disk/tools/make_qcow2.h"
 #include "disk/tools/tool_image.h"
 
 namespace crosvm {
@@ -77,6 +79,37 @@ TEST(MakeCompositeTest, APartitionThatAVmWritesIsNotOpened) {
   ASSERT_TRUE(vm);
   EXPECT_THAT(refusal(folder, {std::string_view("a:" + folder.path("a.img"))}),
               HasSubstr("being written by another process"));
+}
+
+TEST(MakeCompositeTest, APartitionIsNotWrittenOver) {
+  TemporaryFolder folder;
+  const std::string base(8192, 'r');
+  for (const char* name : {"disk", "disk.filler", "disk.header", "disk.footer"}) {
+    const std::string file = folder.write(name, base);
+    const std::string top = folder.path("top.qcow2");
+    ASSERT_TRUE(make_qcow2({.path = top, .backing_file = file}));
+    for (const std::string& partition : {"a:" + file, "a:" + file + ":writable", "a:" + top}) {
+      const std::vector<std::string_view> partitions = {partition};
+      const auto made = make_composite(folder.path("disk"), partitions);
+      ASSERT_FALSE(made) << partition;
+      EXPECT_THAT(made.error().what(), AllOf(HasSubstr(file + ": would be"), HasSubstr("name")));
+      EXPECT_EQ(folder.read(name), base);
+    }
+    std::filesystem::remove(file);
+  }
+}
+
+TEST(MakeCompositeTest, WhatIsNoFileIsNotReplaced) {
+  TemporaryFolder folder;
+  const std::string a = "a:" + folder.write("a.img", std::string(8192, 'r'));
+  for (const char* name : {"disk", "disk.filler", "disk.header", "disk.footer"}) {
+    ASSERT_EQ(::mkfifo(folder.path(name).c_str(), 0600), 0);
+    const auto made = make_composite(folder.path("disk"), std::vector<std::string_view>{a});
+    ASSERT_FALSE(made) << name;
+    EXPECT_THAT(made.error().what(), HasSubstr(folder.path(name) + " is there and not a file"));
+    EXPECT_TRUE(std::filesystem::is_fifo(folder.path(name)));
+    std::filesystem::remove(folder.path(name));
+  }
 }
 
 }  // namespace

@@ -31,6 +31,11 @@ Result<Qcow2CreateOptions> options_of(const Qcow2Plan& plan) {
       return fail(Error::invalid(plan.path + ": cannot be its own backing file"));
     }
     ToolImage backing = TRY(ToolImage::open(*plan.backing_file, {}));
+    if (backing.consists_of(plan.path)) {
+      return fail(Error::invalid(format_text(
+          "{}: {} needs what is in it, as one of its files; give the new image another name",
+          plan.path, *plan.backing_file)));
+    }
     options.size = backing.disk().size();
     options.backing_format = std::string(name_of(backing.format()));
     std::string name = TRY(stored_name(plan.path, *plan.backing_file));

@@ -1,6 +1,7 @@
 #include "disk/tools/target_file.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
@@ -28,14 +29,16 @@ Result<void> take_after(const struct stat& old, const NewFile& file) {
 Result<TargetFile> TargetFile::create(const std::string& path) {
   const std::string real = real_name(path);
   struct stat status{};
-  if (::stat(real.c_str(), &status) != 0) return TargetFile(Fd(), TRY(NewFile::create(real)));
+  if (::stat(real.c_str(), &status) != 0) {
+    return TargetFile(Fd(), TRY(NewFile::create(real)), true);
+  }
   if (!S_ISREG(status.st_mode)) {
     return fail(Error::invalid(path + " is there and not a file; give the name of a file"));
   }
   Fd old = TRY(open_image_file(real, {}));
   NewFile file = TRY(NewFile::create(real));
   TRY(take_after(status, file));
-  return TargetFile(std::move(old), std::move(file));
+  return TargetFile(std::move(old), std::move(file), false);
 }
 
 Result<TargetFile> TargetFile::replace(const Fd& old, const std::string& path) {
@@ -46,7 +49,11 @@ Result<TargetFile> TargetFile::replace(const Fd& old, const std::string& path) {
   }
   NewFile file = TRY(NewFile::create(real_name(path)));
   TRY(take_after(status, file));
-  return TargetFile(Fd(), std::move(file));
+  return TargetFile(Fd(), std::move(file), false);
+}
+
+void TargetFile::withdraw() {
+  if (is_first_) ::unlink(file_.path().c_str());
 }
 
 bool is_same_file(const std::string& one, const std::string& other) {

@@ -22,12 +22,16 @@ class TargetFile {
 
   const Fd& fd() const { return file_.fd(); }
   Result<void> commit() { return file_.commit(); }
+  /// After `commit`: removes it again, if nothing had its name before.
+  void withdraw();
 
  private:
-  TargetFile(Fd old, NewFile file) : old_(std::move(old)), file_(std::move(file)) {}
+  TargetFile(Fd old, NewFile file, bool is_first)
+      : old_(std::move(old)), file_(std::move(file)), is_first_(is_first) {}
 
-  Fd old_;  // locked; or none
+  Fd old_;  // locked; or none, or held by the caller
   NewFile file_;
+  bool is_first_;  // nothing had its name
 };
 
 /// Whether both name one file.

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -30,18 +33,21 @@ class ToolImage {
   ImageFormat format() const { return format_; }
   /// The image's own file.
   const std::shared_ptr<const Fd>& file() const { return file_; }
+  /// Whether `path` is the image's own file or one that it names: a backing file, a part, and what
+  /// those name.
+  bool consists_of(const std::string& path) const;
 
  private:
+  using FileIdentity = std::pair<dev_t, ino_t>;
+  class KnownNames;
   ToolImage(std::unique_ptr<EventLoop> loop, std::shared_ptr<const Fd> file, ImageFormat format,
-            std::unique_ptr<Disk> disk);
+            std::unique_ptr<Disk> disk, std::vector<FileIdentity> named);
 
   std::unique_ptr<EventLoop> loop_;
   std::shared_ptr<const Fd> file_;
   ImageFormat format_;
   std::unique_ptr<Disk> disk_;  // goes first
+  std::vector<FileIdentity> named_;
 };
-
-/// The size of the disk that `path` is an image of, in bytes. Errors: those of `ToolImage::open`.
-Result<uint64_t> virtual_size(const std::string& path, const ToolImage::Options& options);
 
 }  // namespace crosvm
