@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "base/fd.h"
+#include "disk/android_sparse/sparse_map.h"
 #include "disk/image_file.h"
+#include "disk/image_reader.h"
 #include "disk/qcow2/qcow2_check.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/sync_file.h"
@@ -16,6 +20,8 @@
 
 namespace crosvm {
 namespace {
+
+constexpr size_t kReadBytes = 1 << 20;
 
 /// Takes back that the image is marked as corrupt.
 Result<void> clear_corrupt(SyncFile& file, Qcow2Header header) {
@@ -61,6 +67,27 @@ Result<CheckOutcome> check_qcow2_image(std::shared_ptr<const Fd> image, const Ch
   return outcome;
 }
 
+/// What is stored is read; a pattern is as good as its chunk, however often it is repeated.
+Result<CheckOutcome> check_sparse_image(const Fd& file, const CheckPlan& plan,
+                                        ToolProgress& progress) {
+  ImageReader reader = TRY(ImageReader::create(file, plan.path));
+  const SparseMap map = TRY(SparseMap::read(reader));
+  std::vector<std::byte> bytes(kReadBytes);
+  for (uint64_t at = 0; at < map.size();) {
+    const SparseMap::Run run = map.at(at);
+    for (uint64_t done = 0; run.is_stored && done < run.length; done += bytes.size()) {
+      const auto piece = std::min<uint64_t>(bytes.size(), run.length - done);
+      TRY(reader.read(run.file_offset + done, std::span(bytes).first(piece)));
+      TRY(progress.tell(at + done, map.size()));
+    }
+    at += run.length;
+    TRY(progress.tell(at, map.size()));
+  }
+  CheckOutcome outcome;
+  outcome.format = ImageFormat::kAndroidSparse;
+  return outcome;
+}
+
 }  // namespace
 
 Result<CheckOutcome> check_image(const CheckPlan& plan) {
@@ -68,9 +95,9 @@ Result<CheckOutcome> check_image(const CheckPlan& plan) {
   {
     auto image =
         std::make_shared<const Fd>(TRY(open_image_file(plan.path, {.read_only = !plan.repair})));
-    if (TRY(detect_image_format(*image, plan.path)) == ImageFormat::kQcow2) {
-      return check_qcow2_image(std::move(image), plan);
-    }
+    const ImageFormat format = TRY(detect_image_format(*image, plan.path));
+    if (format == ImageFormat::kQcow2) return check_qcow2_image(std::move(image), plan);
+    if (format == ImageFormat::kAndroidSparse) return check_sparse_image(*image, plan, progress);
   }
   ToolImage image = TRY(ToolImage::open(plan.path, {.allowed = plan.allowed}));
   TRY(read_through(image, plan.path, progress));

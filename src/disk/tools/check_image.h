@@ -26,7 +26,8 @@ struct CheckOutcome {
 };
 
 /// Looks at all tables of a qcow2 image, and makes it give back what it leaks; images of other
-/// formats are read from start to end, with all that they name. Errors: it cannot be opened or
+/// formats are read from start to end, with all that they name; a pattern that an Android sparse
+/// image repeats is not read out. Errors: it cannot be opened or
 /// read; interrupted.
 Result<CheckOutcome> check_image(const CheckPlan& plan);
 

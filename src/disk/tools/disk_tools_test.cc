@@ -5,6 +5,7 @@
 #include <csignal>
 #include <thread>
 
+#include "disk/android_sparse/sparse_image_maker.h"
 #include "disk/disk_driver.h"
 #include "disk/image_file.h"
 #include "disk/tools/check_image.h"
@@ -95,6 +96,20 @@ TEST_F(DiskToolsTest, AZstdFrameTooLargeForAVmBecomesAnything) {
   folder_.write("cut.zst", std::string_view(frame).substr(0, frame.size() - 1));
   EXPECT_THAT(convert({.source = "cut.zst", .target = "d.img"}), HasSubstr("cut.zst"));
   EXPECT_FALSE(std::filesystem::exists(folder_.path("d.img")));
+}
+
+// 16 TiB of a pattern in a file of a few bytes, which take a moment and not hours.
+TEST_F(DiskToolsTest, APatternIsCheckedWithoutReadingItOut) {
+  test::SparseImageMaker maker;
+  maker.add(android_sparse::ChunkType::kFill, UINT32_MAX - 1, "abcd");
+  maker.add(android_sparse::ChunkType::kRaw, 1, std::string(4096, 'x'));
+  folder_.write("a.simg", maker.image());
+  ::alarm(120);  // more is a failure
+  EXPECT_EQ(check("a.simg").errors, 0u);
+  ::alarm(0);
+  maker.add(android_sparse::ChunkType::kRaw, 0, "", 4096);
+  folder_.write("b.simg", maker.image());
+  EXPECT_FALSE(check_image({.path = folder_.path("b.simg")}));
 }
 
 TEST_F(DiskToolsTest, ClustersOfAllSizesAndCompressed) {
