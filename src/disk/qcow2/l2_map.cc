@@ -33,6 +33,8 @@ Need L2Map::find_table(uint64_t guest, CachedTable*& table) {
   const uint64_t index = layout_.l1_index(guest);
   if (index >= l1_.size()) return Need::failed(broken_table(guest));
   const uint64_t offset = l1_[index] & kQcow2OffsetMask;
+  // Whatever else such an entry has, it is no sign that nothing is mapped: a table may be lost.
+  if (offset == 0 && l1_[index] != 0) return Need::failed(broken_table(guest));
   if (offset == 0) return {};
   table = tables_.find(offset);
   if (table != nullptr) return {};

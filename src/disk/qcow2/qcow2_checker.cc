@@ -52,6 +52,7 @@ bool Qcow2Checker::claim(std::string_view what, uint64_t offset, uint64_t bytes,
 
 Result<void> Qcow2Checker::find_snapshots() {
   uint64_t at = header_.snapshots_offset;
+  if (layout_.in_cluster(at) != 0) error("the snapshot table at {:#x} is not aligned", at);
   uint64_t total = 0;
   for (uint32_t i = 0; i < header_.snapshots; ++i) {
     std::array<std::byte, kSnapshotEntry> entry;
@@ -116,7 +117,11 @@ Result<void> Qcow2Checker::claim_blocks() {
       TRY(read_entries(header_.refcount_table_offset,
                        (uint64_t{header_.refcount_table_clusters} << layout_.cluster_bits) / 8));
   for (uint64_t& block : blocks_) {
-    block &= ~uint64_t{511};
+    if ((block & kQcow2RefcountTableReserved) != 0) {
+      error("the entry {} of the refcount table, {:#x}, has reserved bits set",
+            &block - blocks_.data(), block);
+    }
+    block &= ~kQcow2RefcountTableReserved;
     if (block == 0) continue;
     if (!claim("a refcount block", block, layout_.cluster_size(), ClusterUse::kRefcountBlock)) {
       block = 0;
@@ -125,10 +130,23 @@ Result<void> Qcow2Checker::claim_blocks() {
   return {};
 }
 
+/// An entry that names no table is 0: else a table, with all that it maps, may have been lost.
+void Qcow2Checker::check_l1_entry(uint64_t entry, uint64_t place) {
+  if ((entry & kQcow2L1Reserved) != 0) {
+    error("the L1 entry {:#x} at {:#x} has reserved bits set", entry, place);
+  }
+  if ((entry & kQcow2Copied) != 0 && (entry & kQcow2OffsetMask) == 0) {
+    error("the L1 entry {:#x} at {:#x} has the copied flag of an L2 table, but no table", entry,
+          place);
+  }
+}
+
 /// Before what they map, so that data which overlaps them is found. Snapshots share tables.
 Result<void> Qcow2Checker::claim_l2_tables(const Table& l1) {
-  for (uint64_t entry : TRY(read_entries(l1.offset, l1.entries))) {
-    const uint64_t offset = entry & kQcow2OffsetMask;
+  const auto entries = TRY(read_entries(l1.offset, l1.entries));
+  for (size_t i = 0; i < entries.size(); ++i) {
+    check_l1_entry(entries[i], l1.offset + i * 8);
+    const uint64_t offset = entries[i] & kQcow2OffsetMask;
     if (offset == 0) continue;
     const uint64_t cluster = offset >> layout_.cluster_bits;
     if (layout_.in_cluster(offset) == 0 && map_.use(cluster) == ClusterUse::kL2) {
@@ -166,13 +184,21 @@ void Qcow2Checker::count_compressed(const Qcow2Entry& entry, uint64_t guest) {
 
 void Qcow2Checker::count_entry(const Qcow2Entry& entry, uint64_t guest) {
   if (entry == Qcow2Entry{}) return;
+  if (const uint64_t bits = layout_.reserved_bits(entry); bits != 0) {
+    error("the L2 entry {:#x} for {:#x} has reserved bits set: {:#x}", entry.word, guest, bits);
+  }
   for (uint32_t unit = 0; unit < (layout_.extended_l2 ? kQcow2Subclusters : 1); ++unit) {
     if (layout_.kind(entry, guest, unit) == Qcow2UnitKind::kBroken) {
       return error("the L2 entry {:#x} for {:#x} is broken", entry.word, guest);
     }
   }
   if (entry.is_compressed()) return count_compressed(entry, guest);
-  if (entry.host() == 0 || layout_.external_data) return;
+  if (layout_.external_data) return;
+  if (entry.host() == 0) {
+    // Only one that reads as zeroes is left here.
+    if (entry.is_copied()) error("the L2 entry {:#x} for {:#x} is broken", entry.word, guest);
+    return;
+  }
   const uint64_t cluster = entry.host() >> layout_.cluster_bits;
   if (cluster >= file_clusters_) {
     return error("the cluster for {:#x} lies outside the file, at {:#x}", guest, entry.host());

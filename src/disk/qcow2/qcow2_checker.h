@@ -56,6 +56,7 @@ class Qcow2Checker {
   void find_bitmaps();
   Result<void> claim_bitmap(const Qcow2Bitmap& bitmap);
   Result<void> claim_blocks();
+  void check_l1_entry(uint64_t entry, uint64_t place);
   Result<void> claim_l2_tables(const Table& l1);
   Result<void> walk_l1(const Table& l1);
   Result<void> walk_l2(uint64_t offset, uint64_t guest, bool is_active);

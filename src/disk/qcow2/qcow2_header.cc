@@ -197,6 +197,9 @@ Result<void> Parser::check_features() const {
   if (header_.has_data_file() && header_.snapshots != 0) {
     return broken("internal snapshots and an external data file together");
   }
+  if (header_.has_raw_data() && !header_.has_data_file()) {
+    return broken("its data file is to be raw, but it has none");
+  }
   if (header_.has_raw_data() && u64(8) != 0) {
     return broken("a raw data file and a backing file together");
   }

@@ -59,6 +59,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Lie{56, UINT32_MAX, 4, "refcount table of"},
                     Lie{60, 1'000'000, 4, "internal snapshots"},
                     Lie{72, 1ULL << 40, 8, "a feature without a name"},
+                    Lie{88, kQcow2AutoclearRawData, 8, "it has none"},
                     Lie{96, 7, 4, "refcounts of 2^7"}, Lie{100, 96, 4, "a header of 96"},
                     Lie{104, 1, 1, "compression"}, Lie{116, 1 << 20, 4, "does not fit"}));
 
@@ -155,6 +156,24 @@ TEST(Qcow2HostileTest, TablesThatReferToThemselves) {
   EXPECT_EQ(rig.run(Kind::kWrite, kCluster, 512), EIO);
 }
 
+// Nothing maps the bytes, and something has.
+TEST(Qcow2HostileTest, AnEntryThatHasLostWhatItNamesIsNoHole) {
+  for (uint64_t place : {3 * kCluster, 4 * kCluster}) {
+    for (Kind kind : {Kind::kRead, Kind::kWrite, Kind::kWriteZeroes, Kind::kDiscard}) {
+      Qcow2Rig rig(1);
+      make_image(rig);
+      patch<uint64_t>(rig, place, kQcow2Copied);
+      rig.open();
+      EXPECT_EQ(rig.run(kind, 0, kCluster, true), EIO) << place;
+      while (rig.queue.end_one()) {
+      }
+      rig.close();
+      EXPECT_EQ(look<uint64_t>(rig, place), kQcow2Copied);
+      EXPECT_EQ(look<uint64_t>(rig, 72), kQcow2IncompatibleCorrupt);
+    }
+  }
+}
+
 TEST(Qcow2HostileTest, ACompressedClusterThatIsNone) {
   Qcow2Rig rig(1);
   make_image(rig);
@@ -179,6 +198,63 @@ TEST(Qcow2HostileTest, ADirtyImageGetsItsRefcountsAnew) {
   EXPECT_EQ(look<uint64_t>(rig, 72), 0u);
   rig.open();
   EXPECT_EQ(rig.read(0, 4) + rig.read(kCluster, 4), "datamore");
+}
+
+struct BadEntry {
+  Qcow2CreateOptions options;
+  uint64_t offset;
+  uint64_t flipped;
+  const char* said;
+};
+
+class Qcow2EntryTest : public testing::TestWithParam<BadEntry> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    , Qcow2EntryTest,
+    testing::Values(
+        BadEntry{{.size = kSize}, 64, 8, "the snapshot table at 0x8 is not aligned"},
+        BadEntry{{.size = kSize}, kCluster, 1, "the entry 0 of the refcount table, 0x20001, has"},
+        BadEntry{{.size = kSize}, kCluster + 8, 256, "the entry 1 of the refcount table, 0x100"},
+        BadEntry{{.size = kSize}, 3 * kCluster, 1, "the L1 entry 0x8000000000040001 at 0x30000"},
+        BadEntry{{.size = kSize}, 3 * kCluster, 1ULL << 62, "at 0x30000 has reserved bits"},
+        BadEntry{{.size = kSize}, 3 * kCluster, 0x40000, "but no table"},
+        BadEntry{{.size = kSize}, 4 * kCluster, 2, "for 0x0 has reserved bits set: 0x2"},
+        BadEntry{{.size = kSize}, 4 * kCluster + 8, 1ULL << 61, "0x10000 has reserved bits set"},
+        BadEntry{{.size = kSize}, 4 * kCluster, 0x50000, "0x8000000000000000 for 0x0 is broken"},
+        BadEntry{{.size = kSize}, 4 * kCluster, 0x50001, "0x8000000000000001 for 0x0 is broken"},
+        BadEntry{{.size = kSize, .version = 2, .refcount_bits = 16},
+                 4 * kCluster + 8,
+                 kQcow2Zero,
+                 "0x10000 has reserved bits set: 0x1"},
+        BadEntry{{.size = kSize, .extended_l2 = true}, 4 * kCluster, 1, "bits set: 0x1"},
+        BadEntry{{.size = kSize, .extended_l2 = true}, 4 * kCluster, 0x50000, "is broken"}));
+
+// What is unused then may be what the entry has named before it was damaged.
+TEST_P(Qcow2EntryTest, IsDamageAndNothingIsFreed) {
+  const BadEntry& bad = GetParam();
+  Qcow2Rig rig(1);
+  rig.make(bad.options);
+  rig.open();
+  ASSERT_EQ(rig.write(0, "data"), 0);
+  rig.close();
+  rig.expect_clean();
+  patch<uint64_t>(rig, bad.offset, look<uint64_t>(rig, bad.offset) ^ bad.flipped);
+  const std::vector<std::byte> before = rig.file.bytes();
+  const Qcow2Report report = rig.check(Qcow2Repair::kLeaks);
+  EXPECT_GT(report.errors, 0u);
+  EXPECT_THAT(report.messages.front(), HasSubstr(bad.said));
+  EXPECT_TRUE(before == rig.file.bytes());
+}
+
+TEST(Qcow2LayoutTest, ReservedBitsOfCompressedClusters) {
+  const uint64_t compressed = kQcow2Compressed | 0x12345;
+  const Qcow2Layout small{.cluster_bits = 9};
+  EXPECT_EQ(small.reserved_bits({.word = compressed | (1ULL << 61)}), 0u) << "a sector more";
+  EXPECT_EQ(small.reserved_bits({.word = compressed | (1ULL << 56)}), 1ULL << 56);
+  const Qcow2Layout usual{.cluster_bits = 16};
+  EXPECT_EQ(usual.reserved_bits({.word = compressed | (0xFFULL << 54)}), 0u);
+  const Qcow2Layout extended{.cluster_bits = 16, .extended_l2 = true};
+  EXPECT_EQ(extended.reserved_bits({.word = compressed, .bitmap = 4}), 4u);
 }
 
 TEST(Qcow2HostileTest, CheckNamesErrorsAndRepairsLeaks) {

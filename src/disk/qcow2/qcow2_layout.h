@@ -10,6 +10,9 @@ inline constexpr uint64_t kQcow2Copied = 1ULL << 63;      ///< of L1 and L2: the
 inline constexpr uint64_t kQcow2Compressed = 1ULL << 62;  ///< of L2
 inline constexpr uint64_t kQcow2Zero = 1;                 ///< of L2, without subclusters
 inline constexpr uint64_t kQcow2OffsetMask = 0x00FF'FFFF'FFFF'FE00;
+inline constexpr uint64_t kQcow2L1Reserved = 0x7F00'0000'0000'01FF;
+inline constexpr uint64_t kQcow2L2Reserved = 0x3F00'0000'0000'01FE;  ///< not of compressed ones
+inline constexpr uint64_t kQcow2RefcountTableReserved = 0x1FF;
 inline constexpr uint32_t kQcow2Subclusters = 32;
 inline constexpr uint64_t kQcow2AllSubclusters = 0xFFFF'FFFF;
 
@@ -77,6 +80,8 @@ struct Qcow2Layout {
   /// Of the unit `unit` of the cluster at `guest`.
   Qcow2UnitKind kind(const Qcow2Entry& entry, uint64_t guest, uint32_t unit) const;
   Qcow2CompressedPlace compressed_place(const Qcow2Entry& entry) const;
+  /// Those bits of the L2 entry that must be 0, and are not.
+  uint64_t reserved_bits(const Qcow2Entry& entry) const;
 };
 
 inline Qcow2UnitKind Qcow2Layout::kind(const Qcow2Entry& entry, uint64_t guest,
@@ -88,14 +93,18 @@ inline Qcow2UnitKind Qcow2Layout::kind(const Qcow2Entry& entry, uint64_t guest,
   const bool has_host = host != 0 || (external_data && entry.is_copied());
   if (in_cluster(host) != 0) return Kind::kBroken;
   if (external_data && has_host && host != cluster_start(guest)) return Kind::kBroken;
+  // It says that it has a cluster of its own, and which one is lost.
+  const bool has_lost_host = entry.is_copied() && !has_host;
   if (!extended_l2) {
     if ((entry.word & kQcow2Zero) != 0) return version >= 3 ? Kind::kZero : Kind::kBroken;
+    if (has_lost_host) return Kind::kBroken;
     return has_host ? Kind::kData : Kind::kUnallocated;
   }
   const bool is_allocated = ((entry.bitmap >> unit) & 1) != 0;
   const bool is_zero = ((entry.bitmap >> (unit + kQcow2Subclusters)) & 1) != 0;
   if (is_allocated && (is_zero || !has_host)) return Kind::kBroken;
   if (is_zero) return Kind::kZero;
+  if (has_lost_host) return Kind::kBroken;
   return is_allocated ? Kind::kData : Kind::kUnallocated;
 }
 
@@ -104,6 +113,17 @@ inline Qcow2CompressedPlace Qcow2Layout::compressed_place(const Qcow2Entry& entr
   const uint64_t offset = entry.word & ((1ULL << std::min(shift, 56U)) - 1);
   const uint64_t sectors = ((entry.word & (kQcow2Compressed - 1)) >> shift) + 1;
   return {.offset = offset, .length = sectors * 512 - offset % 512};
+}
+
+inline uint64_t Qcow2Layout::reserved_bits(const Qcow2Entry& entry) const {
+  if (!entry.is_compressed()) {
+    const bool has_zero_bit = version >= 3 && !extended_l2;
+    return entry.word & (kQcow2L2Reserved | (has_zero_bit ? 0 : kQcow2Zero));
+  }
+  // The offset ends at bit 55, however large its field is; subclusters are none.
+  const uint32_t shift = 62 - (cluster_bits - 8);
+  const uint64_t above = ((1ULL << shift) - 1) & ~((1ULL << std::min(shift, 56U)) - 1);
+  return (entry.word & above) | entry.bitmap;
 }
 
 }  // namespace crosvm
