@@ -293,7 +293,8 @@ Result<void> KvValue::read_items(std::span<const KvField> fields, KvRules rules)
     bool has_value = length > 0 && length < item.text.size() && item.text[length] == '=';
     const KvField* field = length > 0 ? find_field(fields, name) : nullptr;
     KvValue value(item, has_value ? length + 1 : 0, has_value ? Form::kValue : Form::kFlag);
-    bool keyless = first && rules.positional && !has_value && !field && !fields.empty();
+    bool may_be_keyless = first && rules.positional && !has_value && !fields.empty();
+    bool keyless = may_be_keyless && !field;
     first = false;
     if (keyless) {
       field = fields.data();
@@ -304,7 +305,12 @@ Result<void> KvValue::read_items(std::span<const KvField> fields, KvRules rules)
       if (rules.ignore_unknown) continue;
       return fail(unknown_field(name, fields));
     } else if (!has_value && (length < item.text.size() || item.body != KvNode::Body::kNone)) {
-      return fail(error_at(format_text("`{}` is a key: expected `=`", name), item.offset + length));
+      const std::string way_out =
+          may_be_keyless
+              ? format_text(" (write {}={} if it begins a value)", fields[0].name, item.text)
+              : "";
+      return fail(error_at(format_text("`{}` is a key{}: expected `=`", name, way_out),
+                           item.offset + length));
     }
     size_t index = static_cast<size_t>(field - fields.data());
     if (seen[index]) {

@@ -274,7 +274,11 @@ TEST(KeyValueTest, FirstIdentifierIsAKeyWhenItIsOne) {
   EXPECT_TRUE(d.ro);
   EXPECT_EQ(d.path, "x");
   EXPECT_THAT(error_of("a=b"), HasSubstr("unknown field `a`"));
-  EXPECT_THAT(error_of("ro.img"), HasSubstr("`=` at position 2"));
+  EXPECT_THAT(
+      error_of("ro.img"),
+      HasSubstr(
+          "`ro` is a key (write path=ro.img if it begins a value): expected `=` at position 2"));
+  EXPECT_THAT(error_of("x,ro.img"), HasSubstr("`ro` is a key: expected `=` at position 4"));
 }
 
 TEST(KeyValueTest, OnlyTheFirstItemMayOmitItsKey) {

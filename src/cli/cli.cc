@@ -86,7 +86,12 @@ Result<control::Request> resize_request(const CommandLine& line) {
   constexpr uint64_t kSector = 512;
   const auto index = TRY(positional_number<uint64_t>(line, 0));
   const auto bytes = TRY(positional_number<uint64_t>(line, 1));
-  if (bytes == 0 || bytes % kSector != 0) {
+  if (bytes == 0) {
+    return fail(bad_positional(
+        line, 1,
+        format_text("a disk has at least one sector; give {} or a multiple of it", kSector)));
+  }
+  if (bytes % kSector != 0) {
     return fail(bad_positional(
         line, 1, format_text("a disk has a number of sectors; give a multiple of {}", kSector)));
   }
