@@ -126,6 +126,8 @@ VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
 }
 
 VmProcess::~VmProcess() {
+  if (::testing::Test::HasFailure())
+    wait_exit(std::chrono::seconds(0));  // reads what it wrote last
   if (running()) {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
