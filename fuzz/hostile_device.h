@@ -7,29 +7,11 @@
 #include <span>
 #include <string_view>
 
+#include "fuzz_input.h"
 #include "virtio/rig/hostile_chains.h"
 #include "virtio/rig/rig.h"
 
 namespace crosvm {
-
-/// Takes bytes of a fuzzer's input, zeros after its end.
-class FuzzInput {
- public:
-  explicit FuzzInput(std::span<const uint8_t> bytes) : rest_(bytes) {}
-  bool empty() const { return rest_.empty(); }
-  uint8_t byte() {
-    if (rest_.empty()) return 0;
-    const uint8_t first = rest_.front();
-    rest_ = rest_.subspan(1);
-    return first;
-  }
-  void fill(std::span<std::byte> to) {
-    for (std::byte& each : to) each = std::byte{byte()};
-  }
-
- private:
-  std::span<const uint8_t> rest_;
-};
 
 /// Plays a hostile driver to a device: each step is a queue, what to do with it, and the bytes that
 /// the device reads in it. `external` runs between the steps, for what the host's side does.

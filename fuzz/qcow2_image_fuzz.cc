@@ -10,6 +10,7 @@
 #include "disk/qcow2/qcow2_check.h"
 #include "disk/qcow2/qcow2_create.h"
 #include "disk/qcow2/qcow2_disk.h"
+#include "fuzz_input.h"
 
 namespace crosvm {
 namespace {
@@ -21,21 +22,6 @@ using Kind = DiskRequest::Kind;
 
 constexpr uint64_t kDiskBytes = 1 << 20;
 constexpr size_t kMostRequests = 256;
-
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  bool empty() const { return left_ == 0; }
-  uint32_t take(size_t bytes) {
-    uint32_t value = 0;
-    for (; bytes > 0 && left_ > 0; --bytes, --left_) value = value << 8 | *data_++;
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
 
 struct Request final : DiskRequest {
   void disk_done(int error) override { result = error; }
@@ -53,15 +39,15 @@ std::unique_ptr<Qcow2Disk> open(MemoryQueue& queue, MemoryFile& file) {
   return disk ? std::move(*disk) : nullptr;
 }
 
-void play(Qcow2Disk& disk, MemoryQueue& queue, Input& input) {
+void play(Qcow2Disk& disk, MemoryQueue& queue, FuzzInput& input) {
   std::vector<std::unique_ptr<Request>> requests;
   while (!input.empty() && requests.size() < kMostRequests) {
-    const uint32_t what = input.take(1);
+    const uint32_t what = input.number(1);
     auto& request = requests.emplace_back(std::make_unique<Request>());
     request->kind = static_cast<Kind>(what % 6);
     request->may_unmap = (what & 64) != 0;
-    request->offset = input.take(2) * 128ULL;
-    request->length = input.take(1) * 300ULL;
+    request->offset = input.number(2) * 128ULL;
+    request->length = input.number(1) * 300ULL;
     if (request->kind == Kind::kRead || request->kind == Kind::kWrite) {
       request->bytes.resize(request->length, std::byte{0x5A});
       request->buffers = {GuestSlice::over(request->bytes)};
@@ -114,16 +100,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace crosvm;
   static const bool quiet = log::configure({.filter = "off", .use_syslog = false}).has_value();
   CHECK(quiet);
-  Input input(data, size);
+  FuzzInput input({data, size});
   MemoryQueue queue(size);
   static std::map<uint32_t, MemoryFile> images;  // by choice; each is made once
-  const uint32_t choice = input.take(1);
+  const uint32_t choice = input.number(1);
   auto made = images.find(choice);
   if (made == images.end()) made = images.emplace(choice, make_image(queue, choice)).first;
   MemoryFile file = made->second;
   std::vector<std::byte> bytes = file.bytes();
-  for (uint32_t left = input.take(1) % 32; left > 0; --left) {
-    bytes[input.take(3) % bytes.size()] = static_cast<std::byte>(input.take(1));
+  for (uint32_t left = input.number(1) % 32; left > 0; --left) {
+    bytes[input.number(3) % bytes.size()] = static_cast<std::byte>(input.number(1));
   }
   file.set_bytes(std::move(bytes));
   const uint64_t errors = errors_of(file);

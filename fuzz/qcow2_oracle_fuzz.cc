@@ -14,6 +14,7 @@
 #include "disk/qcow2/qcow2_check.h"
 #include "disk/qcow2/qcow2_create.h"
 #include "disk/qcow2/qcow2_disk.h"
+#include "fuzz_input.h"
 
 namespace crosvm {
 namespace {
@@ -30,21 +31,6 @@ constexpr size_t kMostRunning = 8;
 uint64_t g_requests = 0;
 uint64_t g_images = 0;
 
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  bool empty() const { return left_ == 0; }
-  uint32_t take(size_t bytes) {
-    uint32_t value = 0;
-    for (; bytes > 0 && left_ > 0; --bytes, --left_) value = value << 8 | *data_++;
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
-
 struct Request final : DiskRequest {
   void disk_done(int error) override {
     CHECK(result < 0);
@@ -57,7 +43,7 @@ struct Request final : DiskRequest {
 /// An image, and the bytes that its disk must show.
 class Oracle {
  public:
-  Oracle(Input& input, uint64_t seed) : input_(input), queue_(seed) {
+  Oracle(FuzzInput& input, uint64_t seed) : input_(input), queue_(seed) {
     choose();
     CHECK(create_qcow2(*test::make_memory_sync(file_), options_, "fuzz.qcow2").has_value());
     file_.flush();
@@ -80,8 +66,8 @@ class Oracle {
 
  private:
   void choose() {
-    const uint32_t kind = input_.take(1);
-    const uint32_t more = input_.take(1);
+    const uint32_t kind = input_.number(1);
+    const uint32_t more = input_.number(1);
     options_.version = kind % 8 == 0 ? 2 : 3;
     options_.cluster_size = 512ULL << (kind >> 4) % 9;
     if (options_.version == 3) {
@@ -89,10 +75,10 @@ class Oracle {
       options_.extended_l2 = options_.cluster_size >= 16384 && (more & 8) != 0;
       options_.lazy_refcounts = (more & 16) != 0;
     }
-    options_.size = (1 + input_.take(2) % (kMostBytes / 512)) * 512;
+    options_.size = (1 + input_.number(2) % (kMostBytes / 512)) * 512;
     model_.resize(options_.size);
     if (kind % 8 == 1 || kind % 8 == 0) {
-      make_backing((1 + input_.take(2) % (kMostBytes / 512)) * 512);
+      make_backing((1 + input_.number(2) % (kMostBytes / 512)) * 512);
     } else if (kind % 8 == 2) {
       options_.data_file_name = "data";
       options_.raw_data = (more & 32) != 0;
@@ -139,14 +125,14 @@ class Oracle {
   }
 
   void step() {
-    const uint32_t what = input_.take(1);
+    const uint32_t what = input_.number(1);
     for (uint32_t i = what >> 5; i > 0; --i) queue_.end_one();
     reap();
     switch (what % 16) {
       case 0:
         return reopen();
       case 1:
-        return resize((1 + input_.take(2) % (kMostBytes / 512)) * 512);
+        return resize((1 + input_.number(2) % (kMostBytes / 512)) * 512);
       case 2:
       case 3:
         return start(Kind::kFlush, 0, 0);
@@ -155,8 +141,8 @@ class Oracle {
     }
     if (running_.size() == kMostRunning) return;
     // Often where others are, or at the edges of sectors and clusters.
-    uint64_t offset = input_.take(2) * (what % 16 < 8 ? 512ULL : 3ULL) % model_.size();
-    uint64_t length = 1 + input_.take(1) * ((what & 16) != 0 ? 512ULL : 13ULL);
+    uint64_t offset = input_.number(2) * (what % 16 < 8 ? 512ULL : 3ULL) % model_.size();
+    uint64_t length = 1 + input_.number(1) * ((what & 16) != 0 ? 512ULL : 13ULL);
     length = std::min<uint64_t>(length, model_.size() - offset);
     if (overlaps(offset, length)) return;
     const Kind kinds[] = {Kind::kWrite,       Kind::kWrite,   Kind::kRead,
@@ -280,7 +266,7 @@ class Oracle {
     expect_sound(UINT64_MAX);
   }
 
-  Input& input_;
+  FuzzInput& input_;
   MemoryQueue queue_;
   MemoryFile file_;
   std::unique_ptr<MemoryFile> backing_;
@@ -308,7 +294,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 6) return 0;
   uint64_t seed = size;
   for (size_t i = 0; i < size; ++i) seed = seed * 31 + data[i];
-  Input input(data, size);
+  FuzzInput input({data, size});
   Oracle(input, seed).run();
   return 0;
 }

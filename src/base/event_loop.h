@@ -26,7 +26,8 @@ class EventLoop {
   EventLoop& operator=(const EventLoop&) = delete;
 
   /// Calls `ready(events)` while any of `events` (EPOLLIN, …; level-triggered) or EPOLLHUP/EPOLLERR
-  /// holds. `fd` is borrowed: unwatch before closing it. Errors: the errno of epoll_ctl.
+  /// holds; with EPOLLET among them once for each change, and what it tells need not be read. `fd`
+  /// is borrowed: unwatch before closing it. Errors: the errno of epoll_ctl.
   Result<WatchId> watch(const Fd& fd, uint32_t events, std::function<void(uint32_t)> ready);
   Result<void> set_events(WatchId id, uint32_t events);
   /// After this returns the callback is not called again, even if it was already due. A callback
