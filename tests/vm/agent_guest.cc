@@ -16,7 +16,8 @@ AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
   boot.extra.insert(boot.extra.begin(), flags.begin(), flags.end());
   vm_.emplace(guest_arguments(boot, params));
   if (auto ready = wait_ready(std::chrono::seconds(150)); !ready) {
-    ADD_FAILURE() << "the guest's agent: " << ready.error().what();
+    const bool ended = ready.error().code() != std::errc::timed_out;
+    ADD_FAILURE() << "the guest's agent: " << ready.error().what() << (ended ? fate() : "");
     agent_.reset();
   }
 }
@@ -36,9 +37,19 @@ AgentResult AgentGuest::shell(const std::string& command, std::chrono::milliseco
   if (!agent_) return {};
   auto result = agent_->shell(command, {.timeout = timeout});
   if (result) return std::move(*result);
-  ADD_FAILURE() << command << ": " << result.error().what();
+  const bool ended = result.error().code() != std::errc::timed_out;
+  ADD_FAILURE() << command << ": " << result.error().what() << (ended ? fate() : "");
   agent_.reset();  // no further waiting
   return {};
+}
+
+std::string AgentGuest::fate() {
+  const auto status = vm_->wait_exit(std::chrono::seconds(20));
+  if (!status) return "; the VM runs on";
+  constexpr size_t kShown = 300;
+  const std::string& said = vm_->errors();
+  return "; the VM ended with " + std::to_string(*status) +
+         " and said last: " + said.substr(said.size() > kShown ? said.size() - kShown : 0);
 }
 
 std::string AgentGuest::output_of(const std::string& command) {

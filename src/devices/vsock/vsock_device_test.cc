@@ -364,7 +364,7 @@ TEST_P(VsockDeviceTest, ThereIsAMostOfConnections) {
   EXPECT_EQ(guest.receive().op(), VIRTIO_VSOCK_OP_RST);
   const VsockTestPacket offer = guest.receive();
   EXPECT_EQ(offer.op(), VIRTIO_VSOCK_OP_REQUEST);
-  EXPECT_EQ(offer.header.dst_port, 22u);
+  EXPECT_EQ(offer.dst_port(), 22u);
 }
 
 TEST_P(VsockDeviceTest, SocketFilesGoWithTheDevice) {

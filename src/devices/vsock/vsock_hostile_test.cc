@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <span>
 
 #include "base/format.h"
 #include "devices/vsock/vsock_test_guest.h"
@@ -58,8 +60,8 @@ TEST_P(VsockHostileTest, PacketsOfNoConnectionAreRefused) {
     guest.send_raw(VsockTestGuest::header(op, {.guest = 5000, .host = 1024}));
     const VsockTestPacket answer = guest.receive();
     EXPECT_EQ(answer.op(), VIRTIO_VSOCK_OP_RST) << op;
-    EXPECT_EQ(answer.header.dst_port, 5000u);
-    EXPECT_EQ(answer.header.src_port, 1024u);
+    EXPECT_EQ(answer.dst_port(), 5000u);
+    EXPECT_EQ(answer.src_port(), 1024u);
   }
   guest.send_raw(VsockTestGuest::header(99, {.guest = 5000, .host = 1024}));
   EXPECT_EQ(guest.receive().op(), VIRTIO_VSOCK_OP_RST);
@@ -80,7 +82,7 @@ TEST_P(VsockHostileTest, WrongContextIds) {
     guest.send_raw(header);
     const VsockTestPacket answer = guest.receive();
     EXPECT_EQ(answer.op(), VIRTIO_VSOCK_OP_RST);
-    EXPECT_EQ(answer.header.src_cid, cid);
+    EXPECT_EQ(answer.src_cid(), cid);
   }
   EXPECT_FALSE(server_.wait(POLLIN, 50));
   expect_well(guest);
@@ -273,7 +275,8 @@ TEST_P(VsockHostileTest, SurvivesWhatADriverMakesUp) {
       header.len = static_cast<uint32_t>(random() % 200);
       header.flags = static_cast<uint32_t>(random() % 4);
       if (random() % 16 == 0) header.dst_cid = random();
-      std::memcpy(bytes.data(), &header, std::min(bytes.size(), sizeof(header)));
+      const auto whole = std::as_bytes(std::span(&header, 1));
+      std::ranges::copy(whole.first(std::min(bytes.size(), whole.size())), bytes.begin());
     };
     play.chains = queue == 1 ? 200 : 300;  // as many answers as wait for the receive queue
     EXPECT_EQ(play_hostile_chains(guest.rig(), play).failure, "") << queue;

@@ -129,8 +129,14 @@ struct VsockTestPacket {
   bool arrived = false;
   VsockHeader header;
   std::string payload;
+  // Copies: nothing may refer to a field of a packed header.
   int op() const { return arrived ? header.op : -1; }
   uint32_t flags() const { return header.flags; }
+  uint32_t len() const { return header.len; }
+  uint64_t src_cid() const { return header.src_cid; }
+  uint64_t dst_cid() const { return header.dst_cid; }
+  uint32_t src_port() const { return header.src_port; }
+  uint32_t dst_port() const { return header.dst_port; }
 };
 
 /// A socket device, what it has outside of its jail, and a driver that plays the guest.
@@ -213,8 +219,8 @@ class VsockTestGuest {
     std::memcpy(&packet.header, used.bytes.data(), sizeof(VsockHeader));
     packet.payload.assign(reinterpret_cast<const char*>(used.bytes.data()) + sizeof(VsockHeader),
                           used.written - sizeof(VsockHeader));
-    EXPECT_EQ(packet.header.len, packet.payload.size());
-    EXPECT_EQ(packet.header.dst_cid, kCid);
+    EXPECT_EQ(packet.len(), packet.payload.size());
+    EXPECT_EQ(packet.dst_cid(), kCid);
     return packet;
   }
   bool is_quiet() { return !receive(std::chrono::milliseconds(100)).arrived; }
@@ -242,8 +248,8 @@ class GuestSocket {
   static GuestSocket accept(VsockTestGuest& guest, uint32_t port, bool seqpacket = false) {
     const VsockTestPacket offer = guest.receive();
     EXPECT_EQ(offer.op(), VIRTIO_VSOCK_OP_REQUEST);
-    EXPECT_EQ(offer.header.dst_port, port);
-    EXPECT_EQ(offer.header.src_cid, 2u);
+    EXPECT_EQ(offer.dst_port(), port);
+    EXPECT_EQ(offer.src_cid(), 2u);
     GuestSocket socket(guest, {.guest = port, .host = offer.header.src_port}, seqpacket);
     socket.note(offer);
     socket.send(VIRTIO_VSOCK_OP_RESPONSE);
@@ -331,8 +337,8 @@ class GuestSocket {
   /// Takes in what a packet says that was received elsewhere.
   void note(const VsockTestPacket& packet) {
     if (!packet.arrived) return;
-    EXPECT_EQ(packet.header.dst_port, ports_.guest);
-    EXPECT_EQ(packet.header.src_port, ports_.host);
+    EXPECT_EQ(packet.dst_port(), ports_.guest);
+    EXPECT_EQ(packet.src_port(), ports_.host);
     alloc_ = packet.header.buf_alloc;
     forwarded_ = packet.header.fwd_cnt;
   }
