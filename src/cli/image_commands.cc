@@ -109,7 +109,7 @@ ImageCommand info_command(const CommandLine& line) {
   };
 }
 
-int tell_check(const CheckPlan& plan, const CheckOutcome& outcome) {
+int tell_tables(const CheckPlan& plan, const CheckOutcome& outcome) {
   for (const std::string& message : outcome.messages) print(message + "\n");
   if (outcome.repaired_leaks > 0) {
     print(format_text("{}: gave back {} leaked clusters\n", plan.path, outcome.repaired_leaks));
@@ -128,6 +128,15 @@ int tell_check(const CheckPlan& plan, const CheckOutcome& outcome) {
   }
   print(format_text("{}: no errors\n", plan.path));
   return kSuccess;
+}
+
+int tell_check(const CheckPlan& plan, const CheckOutcome& outcome) {
+  const int of_tables = tell_tables(plan, outcome);
+  if (outcome.chain_problem.empty()) return of_tables;
+  print(format_text(
+      "that is of its own tables; it cannot be used with the files that it names:\n{}\n",
+      outcome.chain_problem));
+  return kFailure;
 }
 
 ImageCommand check_command(const CommandLine& line) {

@@ -33,7 +33,17 @@ Result<void> clear_corrupt(SyncFile& file, Qcow2Header header) {
   return file.flush();
 }
 
-Result<CheckOutcome> check_qcow2_image(std::shared_ptr<const Fd> image, const CheckPlan& plan) {
+/// Why no VM can use the image with the files that it names; empty when one can. Without locks: a
+/// chain that comes back to the image would wait for itself.
+std::string problem_of_chain(std::shared_ptr<const Fd> image, const CheckPlan& plan) {
+  const auto opened = ToolImage::open(plan.path, {.format = ImageFormat::kQcow2,
+                                                  .allowed = plan.allowed,
+                                                  .file = std::move(image),
+                                                  .lock_named = false});
+  return opened ? "" : opened.error().what();
+}
+
+Result<CheckOutcome> check_tables(std::shared_ptr<const Fd> image, const CheckPlan& plan) {
   auto file = TRY(make_sync_file(std::move(image), plan.path));
   Qcow2Header header = TRY(read_qcow2_header(*file, plan.path));
   if (plan.repair && header.is_dirty()) {
@@ -67,6 +77,17 @@ Result<CheckOutcome> check_qcow2_image(std::shared_ptr<const Fd> image, const Ch
   return outcome;
 }
 
+Result<CheckOutcome> check_qcow2_image(const std::shared_ptr<const Fd>& image,
+                                       const CheckPlan& plan) {
+  CheckOutcome outcome = TRY(check_tables(image, plan));
+  auto file = TRY(make_sync_file(image, plan.path));
+  const Qcow2Header header = TRY(read_qcow2_header(*file, plan.path));
+  if (header.backing_name || header.has_data_file()) {
+    outcome.chain_problem = problem_of_chain(image, plan);
+  }
+  return outcome;
+}
+
 /// What is stored is read; a pattern is as good as its chunk, however often it is repeated.
 Result<CheckOutcome> check_sparse_image(const Fd& file, const CheckPlan& plan,
                                         ToolProgress& progress) {
@@ -96,7 +117,7 @@ Result<CheckOutcome> check_image(const CheckPlan& plan) {
     auto image =
         std::make_shared<const Fd>(TRY(open_image_file(plan.path, {.read_only = !plan.repair})));
     const ImageFormat format = TRY(detect_image_format(*image, plan.path));
-    if (format == ImageFormat::kQcow2) return check_qcow2_image(std::move(image), plan);
+    if (format == ImageFormat::kQcow2) return check_qcow2_image(image, plan);
     if (format == ImageFormat::kAndroidSparse) return check_sparse_image(*image, plan, progress);
   }
   ToolImage image = TRY(ToolImage::open(plan.path, {.allowed = plan.allowed}));

@@ -63,7 +63,10 @@ Result<ToolImage> ToolImage::open(const std::string& path, const Options& option
       options.format ? *options.format : TRY(detect_image_format(*file, path));
   auto loop = TRY(EventLoop::create());
   AsyncFiles files = TRY(AsyncFiles::create(*loop, ring_if_any()));
-  KnownNames names({.path = path, .allowed = options.allowed, .read_only = options.read_only});
+  KnownNames names({.path = path,
+                    .allowed = options.allowed,
+                    .read_only = options.read_only,
+                    .lock = options.lock_named});
   auto disk = TRY(open_disk(
       file, {.object = path, .read_only = options.read_only, .format = format}, files, &names));
   return ToolImage(std::move(loop), std::move(file), format, std::move(disk), names.take());

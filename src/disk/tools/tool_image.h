@@ -24,6 +24,7 @@ class ToolImage {
     std::optional<ImageFormat> format = std::nullopt;  ///< else found out
     std::vector<std::string> allowed = {};             ///< as allow-backing= of a disk
     std::shared_ptr<const Fd> file = nullptr;          ///< the image, when it is open and locked
+    bool lock_named = true;                            ///< the files that it names, too
   };
   /// Errors: those of `open_image_file` and `open_disk`.
   static Result<ToolImage> open(const std::string& path, const Options& options);

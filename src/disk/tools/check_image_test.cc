@@ -1,0 +1,53 @@
+#include "disk/tools/check_image.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "disk/disk_driver.h"
+#include "disk/tools/make_qcow2.h"
+
+namespace crosvm {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+class CheckImageTest : public testing::Test {
+ protected:
+  CheckOutcome check(const std::string& name, bool repair = false) const {
+    const auto outcome = check_image({.path = folder_.path(name), .repair = repair});
+    EXPECT_TRUE(outcome) << outcome.error().what();
+    return outcome.value_or(CheckOutcome{.errors = 99, .messages = {}});
+  }
+
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(CheckImageTest, CheckNamesWhatIsWrongWithTheChain) {
+  const std::string base = folder_.path("base.qc2");
+  ASSERT_TRUE(make_qcow2({.path = base, .size = 1 << 20}));
+  ASSERT_TRUE(make_qcow2({.path = folder_.path("a.qcow2"), .backing_file = base}));
+  EXPECT_EQ(check("a.qcow2").chain_problem, "");
+  const std::string whole = folder_.read("a.qcow2");
+  const size_t name = whole.find("base.qc2");
+  ASSERT_NE(name, std::string::npos);
+
+  std::filesystem::remove(base);
+  CheckOutcome outcome = check("a.qcow2");
+  EXPECT_EQ(outcome.errors + outcome.leaks, 0u) << "its own tables are whole";
+  EXPECT_THAT(outcome.chain_problem, AllOf(HasSubstr("base.qc2"), HasSubstr("No such file")));
+
+  for (const char* refused : {"nbd:host", "../a.img"}) {
+    folder_.write("a.qcow2", std::string(whole).replace(name, 8, refused));
+    EXPECT_THAT(check("a.qcow2").chain_problem, HasSubstr(refused));
+  }
+
+  folder_.write("loop.qc2", std::string(whole).replace(name, 8, "loop.qc2"));
+  outcome = check("loop.qc2", true);  // which has it locked
+  EXPECT_EQ(outcome.errors + outcome.leaks, 0u);
+  EXPECT_THAT(outcome.chain_problem, HasSubstr("in a circle"));
+}
+
+}  // namespace
+}  // namespace crosvm
