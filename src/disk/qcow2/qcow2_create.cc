@@ -70,12 +70,13 @@ Qcow2Header header_of(const Qcow2CreateOptions& options) {
 /// Header, refcount table, its blocks and the L1 table, one after the other.
 Result<void> write_empty(SyncFile& file, Qcow2Header& header, const std::string& object) {
   const Qcow2Layout layout = header.layout();
-  const uint64_t l1_entries = layout.l1_entries(header.size);
+  // A table of no entries would have no cluster.
+  const uint64_t l1_entries = std::max<uint64_t>(1, layout.l1_entries(header.size));
   if (l1_entries > kQcow2MostL1Entries) {
     return refuse(object, format_text("{} bytes are too many for clusters of {} bytes", header.size,
                                       layout.cluster_size()));
   }
-  const uint64_t l1_clusters = std::max<uint64_t>(1, layout.clusters(l1_entries * 8));
+  const uint64_t l1_clusters = layout.clusters(l1_entries * 8);
   const uint64_t per_block = layout.refcounts_per_block();
   uint64_t blocks = 1;
   uint64_t table_clusters = 1;

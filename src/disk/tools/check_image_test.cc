@@ -5,7 +5,10 @@
 #include <filesystem>
 
 #include "disk/disk_driver.h"
+#include "disk/tools/convert_image.h"
+#include "disk/tools/image_info.h"
 #include "disk/tools/make_qcow2.h"
+#include "disk/tools/tool_image.h"
 
 namespace crosvm {
 namespace {
@@ -23,6 +26,21 @@ class CheckImageTest : public testing::Test {
 
   test::TemporaryFolder folder_;
 };
+
+TEST_F(CheckImageTest, NothingIsLeakedOfADiskWithoutBytes) {
+  ASSERT_TRUE(make_qcow2({.path = folder_.path("a.qcow2"), .size = 0}));
+  folder_.write("empty.img", "");
+  ASSERT_TRUE(
+      convert_image({.source = folder_.path("empty.img"), .target = folder_.path("b.qcow2")}));
+  for (const char* name : {"a.qcow2", "b.qcow2"}) {
+    const CheckOutcome outcome = check(name);
+    EXPECT_EQ(outcome.errors, 0u) << name;
+    EXPECT_EQ(outcome.leaks, 0u) << name;
+    const auto info = image_info(folder_.path(name), {});
+    ASSERT_TRUE(info) << info.error().what();
+    EXPECT_EQ(info->front().virtual_size, 0u) << name;
+  }
+}
 
 TEST_F(CheckImageTest, CheckNamesWhatIsWrongWithTheChain) {
   const std::string base = folder_.path("base.qc2");

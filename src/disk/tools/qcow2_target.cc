@@ -69,8 +69,7 @@ class Qcow2Target : public ImageTarget {
 
 Result<void> Qcow2Target::begin() {
   (void)TRY(with_context(encode_qcow2_header(header_), object_));  // that it can be
-  (void)TRY(clusters_.take(1 + header_.refcount_table_clusters +
-                           std::max<uint64_t>(1, layout_.clusters(l1_.size() * 8))));
+  (void)TRY(clusters_.take(1 + header_.refcount_table_clusters + layout_.clusters(l1_.size() * 8)));
   return {};
 }
 
@@ -206,7 +205,7 @@ Result<void> Qcow2Target::finish() {
 void place_tables(Qcow2Header& header, uint64_t l1_entries) {
   const Qcow2Layout layout = header.layout();
   const uint64_t most = kQcow2MostRefcountTableBytes >> layout.cluster_bits;
-  const uint64_t l1_clusters = std::max<uint64_t>(1, layout.clusters(l1_entries * 8));
+  const uint64_t l1_clusters = layout.clusters(l1_entries * 8);
   uint64_t table = 1;
   while (table < most) {
     const uint64_t counted = 1 + table + l1_clusters + layout.clusters(header.size) + l1_entries;
@@ -225,7 +224,8 @@ void place_tables(Qcow2Header& header, uint64_t l1_entries) {
 Result<std::unique_ptr<ImageTarget>> make_qcow2_target(const Fd& file, const Qcow2Header& header,
                                                        bool compress, const std::string& object) {
   Qcow2Header made = header;
-  const uint64_t l1_entries = header.layout().l1_entries(header.size);
+  // A table of no entries would have no cluster.
+  const uint64_t l1_entries = std::max<uint64_t>(1, header.layout().l1_entries(header.size));
   if (l1_entries > kQcow2MostL1Entries) {
     return fail(
         Error(std::errc::file_too_large,
