@@ -1,10 +1,23 @@
 #include "disk/tools/cluster_file.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "base/format.h"
 #include "disk/qcow2/refcounts.h"
 #include "disk/tools/raw_target.h"
 
 namespace crosvm {
+namespace {
+
+constexpr uint64_t kHostBlock = 4096;  // the smallest hole that the host's file systems make
+
+bool is_zero(std::span<const std::byte> bytes) {
+  return bytes[0] == std::byte{0} &&
+         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+}  // namespace
 
 ClusterFile::ClusterFile(const Fd& file, const Qcow2Layout& layout, uint64_t most_blocks,
                          std::string object)
@@ -45,6 +58,21 @@ bool ClusterFile::share(uint64_t cluster) {
 
 Result<void> ClusterFile::write(uint64_t offset, std::span<const std::byte> bytes) {
   return write_at(file_, offset, bytes, object_);
+}
+
+Result<void> ClusterFile::write_sparse(uint64_t offset, std::span<const std::byte> bytes) {
+  size_t begin = 0;  // of what is to be written
+  size_t at = 0;
+  while (at < bytes.size()) {
+    const uint64_t in_block = (offset + at) % kHostBlock;
+    const size_t end = std::min<size_t>(bytes.size(), at + (kHostBlock - in_block));
+    if (is_zero(bytes.subspan(at, end - at))) {
+      TRY(write(offset + begin, bytes.subspan(begin, at - begin)));
+      begin = end;
+    }
+    at = end;
+  }
+  return write(offset + begin, bytes.subspan(begin));
 }
 
 Result<void> ClusterFile::put_block(uint64_t index, uint64_t cluster,

@@ -30,6 +30,8 @@ class ClusterFile {
 
   /// Errors: the errno of pwrite.
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes);
+  /// The same for what has not been written before: blocks of the host that are zero stay holes.
+  Result<void> write_sparse(uint64_t offset, std::span<const std::byte> bytes);
   /// The offsets of the refcount blocks, by index. Nothing is taken any more.
   Result<std::vector<uint64_t>> finish();
 

@@ -301,6 +301,21 @@ TEST_F(DiskToolsTest, CompactRawPunchesZeroes) {
   EXPECT_TRUE(folder_.read("a.img") == bytes);
 }
 
+// Of a file that was written to here and there, every cluster has a little.
+TEST_F(DiskToolsTest, CompactKeepsTheHolesWithinClusters) {
+  std::string bytes(4 << 20, '\0');
+  for (size_t at = 5000; at < bytes.size(); at += 65536) bytes.replace(at, 9, "some text");
+  folder_.write("start.img", bytes);
+  ASSERT_EQ(convert({.source = "start.img", .target = "a.qcow2"}), "");
+  EXPECT_LE(host_bytes("a.qcow2"), 1u << 20);
+  const auto outcome = compact_image({.path = folder_.path("a.qcow2")});
+  ASSERT_TRUE(outcome) << outcome.error().what();
+  EXPECT_LE(outcome->after, outcome->before);
+  EXPECT_LE(host_bytes("a.qcow2"), 1u << 20);
+  EXPECT_TRUE(bytes_of("a.qcow2") == bytes);
+  EXPECT_EQ(check("a.qcow2").errors + check("a.qcow2").leaks, 0u);
+}
+
 TEST_F(DiskToolsTest, CompactRefusesFormatsThatAreNotWritten) {
   folder_.write("start.img", std::string(1 << 20, 'x'));
   ASSERT_EQ(convert({.source = "start.img", .target = "a.zst"}), "");

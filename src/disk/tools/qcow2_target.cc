@@ -80,7 +80,7 @@ Result<void> Qcow2Target::write(uint64_t offset, std::span<const std::byte> byte
 Result<void> Qcow2Target::write_plain(uint64_t offset, std::span<const std::byte> bytes) {
   const uint64_t count = layout_.clusters(bytes.size());
   const uint64_t host = TRY(clusters_.take(count)) << layout_.cluster_bits;
-  TRY(clusters_.write(host, bytes));  // what is missing of the last one are zeroes
+  TRY(clusters_.write_sparse(host, bytes));  // what is missing of the last one are zeroes
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t done = i << layout_.cluster_bits;
     TRY(set_entry(offset + done, {.word = (host + done) | kQcow2Copied,
