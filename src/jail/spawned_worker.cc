@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,9 +23,20 @@
 namespace crosvm {
 namespace {
 
+/// A file that standard error goes to has the lines of all processes: each appends its own. What is
+/// opened anew has its own place in the file, so the open file that we share with the VMM must
+/// append as well, or it would overwrite what a worker has written.
+void append_to_log() {
+  struct stat status{};
+  if (::fstat(STDERR_FILENO, &status) != 0 || !S_ISREG(status.st_mode)) return;
+  const int flags = ::fcntl(STDERR_FILENO, F_GETFL);
+  if (flags >= 0) ::fcntl(STDERR_FILENO, F_SETFL, flags | O_APPEND);
+}
+
 /// Standard error for the worker, which must not be able to read what is typed at a terminal. Where
 /// it cannot be opened anew, as a socket, it is passed on as it is.
 Fd write_only_stderr() {
+  append_to_log();
   Fd fd(::open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC));
   return fd ? std::move(fd) : Fd(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
 }

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -302,6 +303,31 @@ TEST_F(NativeWorkerTest, OfAVmKilledWithItsSpawnerOnlyTheSocketRemainsForTheNext
   next.signal(SIGTERM);
   EXPECT_EQ(next.wait_exit(seconds(30)), 0);
   EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+}
+
+// As after "2> log": what the VMM writes at its own place would overwrite what workers append.
+TEST_F(NativeWorkerTest, ALogFileGetsTheLinesOfAllProcesses) {
+  const std::string log = made_file("log");
+  const Fd file(::open(log.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC));
+  const auto appends = [&file] { return (::fcntl(file.get(), F_GETFL) & O_APPEND) != 0; };
+  ASSERT_FALSE(appends());
+  std::vector<std::string> all = arguments();
+  all.insert(all.begin(), crosvm_binary());
+  std::vector<char*> argv;
+  for (std::string& argument : all) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::dup2(file.get(), STDERR_FILENO);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  for (int tries = 0; tries < 1000 && !appends(); ++tries) ::usleep(10'000);
+  const Fd worker(::open(log.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  for (const Fd* writer : {&worker, &file}) EXPECT_EQ(::write(writer->get(), "a line\n", 7), 7);
+  EXPECT_THAT(text_of(log), HasSubstr("a line\na line\n"));
+  ::kill(pid, SIGTERM);
+  EXPECT_EQ(::waitpid(pid, nullptr, 0), pid);
 }
 
 TEST_F(NativeWorkerTest, TheTerminalOfAKilledVmIsAsItWas) {
