@@ -167,6 +167,7 @@ Result<ImageCommand> convert_command(const CommandLine& line) {
       if (!plan.cluster_size) return fail(given.error("not a decimal number of bytes"));
     }
   }
+  TRY(check_plan(plan));
   return [plan]() -> Result<int> {
     TRY(convert_image(plan));
     return kSuccess;

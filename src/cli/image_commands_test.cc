@@ -31,7 +31,8 @@ TEST(ImageCommandsTest, KnowsItsCommands) {
         {"create_qcow2", "a", "--backing_file", "b"},
         {"disk", "info", "a", "--json"},
         {"disk", "check", "--repair", "a"},
-        {"disk", "convert", "a", "b", "--compress", "--allow-backing", "c", "--allow-backing", "d"},
+        {"disk", "convert", "a", "b.qcow2", "--compress", "--allow-backing", "c", "--allow-backing",
+         "d"},
         {"disk", "compact", "a"}}) {
     const CommandLine line = parsed(arguments);
     EXPECT_TRUE(check_supported(line)) << arguments[0];
@@ -55,6 +56,10 @@ TEST(ImageCommandsTest, RefusesValues) {
               HasSubstr("zlib, zstd"));
   EXPECT_THAT(refusal({"disk", "convert", "a", "b", "--cluster-size", "x"}),
               HasSubstr("--cluster-size"));
+  EXPECT_THAT(refusal({"disk", "convert", "a", "b"}), HasSubstr("give --format"));
+  EXPECT_THAT(refusal({"disk", "convert", "a", "b.img", "--compress"}), HasSubstr("for raw"));
+  EXPECT_THAT(refusal({"disk", "convert", "a", "b.qcow2", "--cluster-size", "1000"}),
+              HasSubstr("power of two"));
 }
 
 }  // namespace

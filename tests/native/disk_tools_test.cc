@@ -192,7 +192,7 @@ TEST_F(DiskToolsNativeTest, CreateCompositeMakesADiskOfPartitions) {
   ASSERT_EQ(crosvm({"disk", "convert", "disk", "flat.img"}), 0) << errors_;
   EXPECT_TRUE(contents("flat.img").substr(20480, boot.size()) == boot);
   EXPECT_EQ(crosvm({"create_composite", "other", "a:boot.img", "a:root.img"}), 1);
-  EXPECT_EQ(crosvm({"create_composite", "other", "a:boot.img:rw"}), 1);
+  EXPECT_EQ(crosvm({"create_composite", "other", "a:boot.img:rw"}), 1) << "as the reference";
   EXPECT_EQ(crosvm({"create_composite", "other"}), 35);
   EXPECT_FALSE(std::filesystem::exists("other"));
   if (!has_program("sgdisk")) GTEST_SKIP() << "no sgdisk for the rest";
@@ -221,6 +221,7 @@ TEST_F(DiskToolsNativeTest, BadArgumentsAndImages) {
   EXPECT_THAT(errors_, HasSubstr("raw, qcow2, zstd, android-sparse"));
   EXPECT_EQ(crosvm({"disk", "convert", "a.img", "b.qcow2", "--cluster-size", "64K"}), 35);
   EXPECT_EQ(crosvm({"disk", "convert", "a.img"}), 35);
+  EXPECT_EQ(crosvm({"disk", "convert", "a.img", "b"}), 35) << "what is it to be?";
   EXPECT_EQ(crosvm({"disk", "convert", "bad.qcow2", "b.img"}), 1);
   EXPECT_THAT(errors_, HasSubstr("bad.qcow2"));
   EXPECT_EQ(crosvm({"disk", "check", "bad.qcow2"}), 1);

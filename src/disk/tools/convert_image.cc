@@ -135,6 +135,11 @@ std::optional<ImageFormat> format_of_name(std::string_view path) {
   return std::nullopt;
 }
 
+Result<void> check_plan(const ConvertPlan& plan) {
+  if (TRY(target_format(plan)) == ImageFormat::kQcow2) (void)TRY(qcow2_header(plan, 0));
+  return {};
+}
+
 Result<void> convert_image(const ConvertPlan& plan) {
   ToolProgress progress(plan.source, plan.show_progress);
   const ImageFormat format = TRY(target_format(plan));

@@ -24,6 +24,9 @@ struct ConvertPlan {
   bool show_progress = false;
 };
 
+/// Whether the options go together. Errors: invalid_argument naming the one that cannot be.
+Result<void> check_plan(const ConvertPlan& plan);
+
 /// Makes it. The target gets its name when it is complete and on stable storage; a file that had
 /// the name before keeps it until then. Errors: invalid_argument naming the option that cannot be;
 /// those of opening, reading and writing; interrupted.
