@@ -86,6 +86,67 @@ TEST_F(NativeNetTest, ATapGoesWithTheProcessOfItsCard) {
   EXPECT_TRUE(comes([] { return !is_there("vmtap0"); }));
 }
 
+TEST_F(NativeNetTest, ATapGoesWithTheSpawner) {
+  VmProcess vm(arguments({"--net", kNewTap}));
+  start(vm);
+  ::kill(spawner_, SIGKILL);
+  EXPECT_TRUE(vm.wait_exit(seconds(30)).has_value());
+  EXPECT_TRUE(ends_soon(all_));
+  EXPECT_TRUE(comes([] { return !is_there("vmtap0"); }));
+}
+
+TEST_F(NativeNetTest, ATapGoesWhenTheGuestEnds) {
+  for (const bool sandbox : {true, false}) {
+    std::vector<std::string> flags = arguments({"--net", kNewTap, "--net", "tap-name=mine"});
+    flags.back() = CROSVM_PAYLOADS "/payload_reset";
+    if (!sandbox) flags.insert(flags.end() - 1, "--disable-sandbox");
+    VmProcess vm(flags);
+    EXPECT_EQ(vm.wait_exit(seconds(60)), 32) << vm.errors();
+    EXPECT_TRUE(comes([] { return !is_there("vmtap0") && !is_there("mine"); }));
+  }
+}
+
+TEST_F(NativeNetTest, AStartThatFailsLeavesNoTap) {
+  const std::string socket = scratch_.path() + "/vsock-socket";
+  const std::string vsock = "cid=3,backend=user,listen=[22:" + socket + "]";
+  for (const std::vector<std::string>& bad :
+       {std::vector<std::string>{"--net", "tap-name=lo"},
+        {"--block", scratch_.path() + "/none"},
+        {"--vhost-user", "net,socket=" + scratch_.path() + "/none"}}) {
+    for (const bool sandbox : {true, false}) {
+      SCOPED_TRACE(testing::Message() << bad.back() << " " << sandbox);
+      std::vector<std::string> flags = {"--net", kNewTap, "--net", "tap-name=mine,vq-pairs=2"};
+      flags.insert(flags.end(), {"--vsock", vsock});
+      flags.insert(flags.end(), bad.begin(), bad.end());
+      if (!sandbox) flags.emplace_back("--disable-sandbox");
+      refusal(flags);
+      EXPECT_TRUE(comes([] { return !is_there("vmtap0") && !is_there("mine"); }));
+      EXPECT_FALSE(std::filesystem::exists(socket));
+    }
+  }
+}
+
+TEST_F(NativeNetTest, ATapOfOthersStaysWithoutAnOwner) {
+  {
+    const Fd tun(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+    ifreq request{};
+    std::strncpy(request.ifr_name, "theirs", IFNAMSIZ - 1);
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    ASSERT_EQ(::ioctl(tun.get(), TUNSETIFF, &request), 0);
+    ASSERT_EQ(::ioctl(tun.get(), TUNSETPERSIST, 1UL), 0);
+  }
+  for (const int number : {SIGTERM, SIGKILL}) {
+    VmProcess vm(arguments({"--net", "tap-name=theirs"}));  // the former VM has let go of it
+    start(vm);
+    vm.signal(number);
+    EXPECT_TRUE(vm.wait_exit(seconds(30)).has_value());
+    EXPECT_TRUE(ends_soon(all_));
+    EXPECT_TRUE(is_there("theirs"));
+    (void)::unlink(socket_.c_str());
+  }
+  EXPECT_TRUE(delete_interface("theirs"));
+}
+
 TEST_F(NativeNetTest, OldFlagsMakeCardsInTheirOrder) {
   VmProcess vm(
       arguments({"--tap-name", "old", "--host_ip", "10.77.0.1", "--netmask", "255.255.255.0",
@@ -112,7 +173,9 @@ TEST_F(NativeNetTest, TheGuestsAddressIsTheSameEachTime) {
 TEST_F(NativeNetTest, SaysWhatIsWrongWithACard) {
   EXPECT_THAT(refusal({"--net", "tap-name=a-name-that-is-too-long"}),
               AllOf(HasSubstr("net0: "), HasSubstr("a-name-that-is-too-long")));
-  EXPECT_THAT(refusal({"--net", "tap-fd=77"}), HasSubstr("tap-fd=77"));
+  EXPECT_THAT(refusal({"--net", "tap-fd=77"}),
+              AllOf(HasSubstr("net0: tap-fd=77: "), HasSubstr("no such descriptor"),
+                    HasSubstr("tap-name")));
   EXPECT_THAT(refusal({"--net", "tap-name=lo"}), HasSubstr("no tap"));
   EXPECT_THAT(refusal({"--host-ip", "10.0.0.1"}), HasSubstr("--netmask"));
   EXPECT_THAT(refusal({"--net", "tap-name=a,vhost-net=[device=/nowhere]"}),

@@ -65,6 +65,29 @@ TEST_F(NativeVsockTest, SocketFilesGoWithTheVmHoweverItEnds) {
   }
 }
 
+TEST_F(NativeVsockTest, SocketFilesGoWithTheGuestTheDeviceAndTheSpawner) {
+  const auto all_go = [&] { return goes("ssh") && goes("messages") && ends_soon(all_); };
+  {
+    std::vector<std::string> flags = arguments({"--vsock", ours()});
+    flags.back() = CROSVM_PAYLOADS "/payload_reset";
+    VmProcess vm(flags);
+    EXPECT_EQ(vm.wait_exit(seconds(60)), 32) << vm.errors();
+    EXPECT_TRUE(all_go());
+  }
+  {
+    VmProcess vm(arguments({"--vsock", ours()}));
+    start(vm);
+    ::kill(worker("vsock"), SIGKILL);
+    EXPECT_EQ(vm.wait_exit(seconds(30)), 33);
+    EXPECT_TRUE(all_go());
+  }
+  VmProcess vm(arguments({"--vsock", ours()}));
+  start(vm);
+  ::kill(spawner_, SIGKILL);
+  EXPECT_TRUE(vm.wait_exit(seconds(30)).has_value());
+  EXPECT_TRUE(all_go());
+}
+
 TEST_F(NativeVsockTest, WithoutASandboxTheyGoToo) {
   VmProcess vm(arguments({"--vsock", ours(), "--disable-sandbox"}));
   ASSERT_TRUE(vm.wait_for("!", seconds(30))) << vm.errors();

@@ -224,5 +224,35 @@ TEST(NetLifeTest, AKilledVmLeavesNoTap) {
   EXPECT_EQ(::if_nametoindex("vmtap0"), 0u);
 }
 
+TEST(NetLifeTest, AGuestOutlivesItsTaps) {
+  GuestBoot boot;
+  boot.extra = {"--net", "tap-name=gone0,mac=02:00:00:00:77:03", "--net",
+                "tap-name=gone1,mac=02:00:00:00:77:04,vhost-net"};
+  AgentGuest guest(boot);
+  const std::string cards = "modprobe virtio_net; cd /sys/class/net; ";
+  EXPECT_EQ(guest.output_of(cards +
+                            "for c in $(ls | grep -v -x lo); do ip link set $c up; done; "
+                            "for i in 1 2 3 4 5 6 7 8 9; do "
+                            "[ $(cat $(ls | grep -v -x lo | sed s,$,/carrier,) | sort -u) = 1 ] && "
+                            "exit 0; sleep 1; done; exit 1"),
+            "");
+  host("ip link del gone0");
+  host("ip link del gone1");
+  guest.output_of(cards +
+                  "for i in 1 2 3 4 5 6 7 8 9; do "
+                  "[ $(cat $(ls | grep -v -x lo | sed s,$,/carrier,) | sort -u) = 0 ] && "
+                  "exit 0; sleep 1; done; exit 1");
+  // The driver may send and come and go all the same.
+  guest.output_of(
+      "for c in $(ls /sys/class/net | grep -v -x lo); do ip addr add 10.78.0.2/24 dev $c; "
+      "ping -c 1 -W 1 -I $c 10.78.0.1; done; cd /sys/bus/virtio/drivers/virtio_net && "
+      "for d in virtio*; do echo $d > unbind && echo $d > bind; done; dd if=/dev/vda "
+      "of=/dev/null bs=1M count=4");
+  EXPECT_EQ(guest.power_off(), 0);
+  for (const char* tap : {"tap gone0: it is gone", "tap gone1: it is gone"}) {
+    EXPECT_THAT(guest.vm().errors(), HasSubstr(tap));
+  }
+}
+
 }  // namespace
 }  // namespace crosvm::test

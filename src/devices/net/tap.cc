@@ -185,8 +185,14 @@ Result<Tap> attach_tap(const std::string& name, uint16_t pairs) {
 
 Result<Tap> adopt_tap(int number, uint16_t pairs) {
   const std::string object = format_text("tap-fd={}", number);
-  Fd queue =
-      TRY(with_context(open_path(format_text("{}{}", kOwnDescriptors, number), O_RDWR), object));
+  auto given = open_path(format_text("{}{}", kOwnDescriptors, number), O_RDWR);
+  if (!given) {
+    return fail(Error(given.error().code(),
+                      format_text("{}: crosvm was started with no such descriptor; leave the tap "
+                                  "open as {} and not close-on-exec, or give tap-name instead",
+                                  object, number)));
+  }
+  Fd queue = *std::move(given);
   ifreq request{};
   if (::ioctl(queue.get(), TUNGETIFF, &request) != 0) {
     return fail(Error::invalid(
