@@ -74,8 +74,11 @@ void L2Map::set_l1_entry(uint64_t index, uint64_t value) {
   give_back({.from = index, .to = index + 1});
 }
 
-void L2Map::give_back(const L1Change& change) {
-  change_.moved = change_.moved || change.moved;
+void L2Map::give_back(const L1Change& since) {
+  change_.moved = change_.moved || since.moved;
+  L1Change change = since;  // the table may have become shorter
+  change.to = std::min(change.to, l1_.size());
+  change.from = std::min(change.from, change.to);
   if (change.from == change.to) return;
   const bool empty = change_.from == change_.to;
   change_.from = empty ? change.from : std::min(change_.from, change.from);
@@ -138,6 +141,19 @@ Need L2Map::grow_l1(uint64_t entries, std::vector<ClusterRun>& freed) {
   l1_.resize(entries);
   give_back({.from = before, .to = l1_.size()});
   return {};
+}
+
+void L2Map::shorten_l1(uint64_t entries, std::vector<ClusterRun>& freed) {
+  size_t left = l1_.size();
+  while (left > entries && l1_[left - 1] == 0) --left;
+  const uint64_t held = layout_.clusters(l1_.size() * 8);
+  const uint64_t needed = layout_.clusters(left * 8);
+  if (needed < held) {
+    freed.push_back(
+        {.first = (l1_offset_ >> layout_.cluster_bits) + needed, .count = held - needed});
+  }
+  l1_.resize(left);
+  give_back(std::exchange(change_, {}));
 }
 
 void L2Map::drop_tables_from(uint64_t entries, std::vector<ClusterRun>& freed) {

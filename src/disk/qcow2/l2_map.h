@@ -56,6 +56,8 @@ class L2Map {
   uint64_t l1_offset() const { return l1_offset_; }
   /// Has room for `entries`, elsewhere if need be.
   Qcow2Need grow_l1(uint64_t entries, std::vector<ClusterRun>& freed);
+  /// Has no more than `entries`, except for tables there are; it stays where it is.
+  void shorten_l1(uint64_t entries, std::vector<ClusterRun>& freed);
   /// Forgets the tables from `entries` on.
   void drop_tables_from(uint64_t entries, std::vector<ClusterRun>& freed);
   const L1Change& change() const { return change_; }

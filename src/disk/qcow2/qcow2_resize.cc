@@ -55,25 +55,28 @@ void Qcow2Disk::Resize::begin() { bytes_ > before_ ? grow_l1() : commit(); }
 void Qcow2Disk::Resize::go_on(int error) {
   switch (step_) {
     case Step::kL1:
-      return error != 0 ? end(error) : grow_l1();
+      return error != 0 ? fail_with(error) : grow_l1();
     case Step::kDataFile:
-      return error != 0 ? end(error) : zero();
+      return error != 0 ? fail_with(error) : zero();
     case Step::kMap:
-      return error != 0 ? end(error) : map_raw_data();
+      return error != 0 ? fail_with(error) : map_raw_data();
     case Step::kCommit:
-      return error != 0 || bytes_ > before_ ? end(error) : drop();
+      if (error != 0) return fail_with(error);
+      return bytes_ > before_ ? end() : drop();
+    case Step::kUndo:
+      return error != 0 ? last_commit() : drop();
     case Step::kDrop:
       // The disk has its size: what cannot be dropped stays, and is not seen.
-      return error != 0 ? end(0) : drop();
+      return error != 0 ? last_commit() : drop();
     default:
-      return end(0);
+      return end();
   }
 }
 
 void Qcow2Disk::Resize::grow_l1() {
   Qcow2Metadata& metadata = *disk_.metadata_;
   auto need = metadata.l2().grow_l1(disk_.layout_.l1_entries(bytes_), metadata.freed());
-  if (need.kind == Qcow2Need::Kind::kFailed) return end(need.error);
+  if (need.kind == Qcow2Need::Kind::kFailed) return fail_with(need.error);
   if (!need.is_nothing()) return disk_.wait_for(need, *this);
   step_ = Step::kDataFile;
   disk_.data_file_ ? zero_data_file() : zero();
@@ -89,7 +92,7 @@ void Qcow2Disk::Resize::zero_data_file() {
   disk_.start_piece(piece);
 }
 
-void Qcow2Disk::Resize::piece_done(int error) { error != 0 ? end(error) : grow_data_file(); }
+void Qcow2Disk::Resize::piece_done(int error) { error != 0 ? fail_with(error) : grow_data_file(); }
 
 void Qcow2Disk::Resize::grow_data_file() {
   if (disk_.data_file_->size() >= bytes_) return zero();
@@ -109,7 +112,7 @@ void Qcow2Disk::Resize::zero() {
 }
 
 void Qcow2Disk::Resize::disk_done(int error) {
-  if (error != 0) return end(error);
+  if (error != 0) return fail_with(error);
   position_ = disk_.layout_.cluster_start(before_);
   map_raw_data();
 }
@@ -125,7 +128,7 @@ void Qcow2Disk::Resize::map_raw_data() {
     if (metadata.is_full()) return disk_.wait_for_commit(*this);
     CachedTable* table;
     auto need = metadata.l2().writable_table(position_, table, metadata.freed());
-    if (need.kind == Qcow2Need::Kind::kFailed) return end(need.error);
+    if (need.kind == Qcow2Need::Kind::kFailed) return fail_with(need.error);
     if (!need.is_nothing()) return disk_.wait_for(need, *this);
     const uint64_t end = std::min(bytes_, position_ + metadata.l2().bytes_to_table_end(position_));
     for (; position_ < end; position_ += cluster) {
@@ -153,17 +156,30 @@ void Qcow2Disk::Resize::commit() {
 void Qcow2Disk::Resize::drop() {
   step_ = Step::kDrop;
   Qcow2Metadata& metadata = *disk_.metadata_;
-  while (position_ < before_) {
+  while (position_ < std::max(before_, bytes_)) {
     if (metadata.is_full()) return disk_.wait_for_commit(*this);
     auto need = drop_clusters();
-    if (need.kind == Qcow2Need::Kind::kFailed) return end(0);
+    if (need.kind == Qcow2Need::Kind::kFailed) return last_commit();
     if (!need.is_nothing()) return disk_.wait_for(need, *this);
     disk_.commit_if_heavy();
   }
-  metadata.l2().drop_tables_from(disk_.layout_.l1_entries(bytes_), metadata.freed());
+  dropped();
+}
+
+void Qcow2Disk::Resize::dropped() {
+  Qcow2Metadata& metadata = *disk_.metadata_;
+  metadata.l2().drop_tables_from(disk_.layout_.l1_entries(disk_.size_), metadata.freed());
+  if (!disk_.data_file_ || error_ != 0) return last_commit();
   step_ = Step::kLast;
-  if (!disk_.data_file_) return disk_.wait_for_commit(*this);
   disk_.data_file_->resize(bytes_, [this](const Result<void>&) { disk_.wait_for_commit(*this); });
+}
+
+/// The L1 table that was made for the longer disk gives back what it need not have.
+void Qcow2Disk::Resize::last_commit() {
+  step_ = Step::kLast;
+  Qcow2Metadata& metadata = *disk_.metadata_;
+  if (error_ != 0) metadata.l2().shorten_l1(l1_before_, metadata.freed());
+  disk_.wait_for_commit(*this);
 }
 
 /// Those of one table.
@@ -186,13 +202,28 @@ Qcow2Need Qcow2Disk::Resize::drop_clusters() {
   return {};
 }
 
-void Qcow2Disk::Resize::end(int error) {
-  const auto done = std::exchange(done_, nullptr);
-  if (error == 0) return done({});
+/// The disk has its former size. Perhaps the file says otherwise already: nothing may come out of
+/// view before it has been told.
+void Qcow2Disk::Resize::undo() {
+  const bool may_be_told = step_ == Step::kCommit;
+  step_ = Step::kUndo;
+  position_ = disk_.layout_.cluster_start(before_ + disk_.layout_.cluster_size() - 1);
+  may_be_told ? disk_.wait_for_commit(*this) : drop();
+}
+
+void Qcow2Disk::Resize::fail_with(int error) {
+  error_ = error;
   disk_.size_ = before_;
   disk_.metadata_->set_size(before_);
+  const bool has_grown = bytes_ > before_ && step_ != Step::kL1;
+  has_grown ? undo() : end();
+}
+
+void Qcow2Disk::Resize::end() {
+  const auto done = std::exchange(done_, nullptr);
+  if (error_ == 0) return done({});
   done(fail(Error::from_errno("changing its size",
-                              format_text("from {} to {} bytes", before_, bytes_), error)));
+                              format_text("from {} to {} bytes", before_, bytes_), error_)));
 }
 
 }  // namespace crosvm
