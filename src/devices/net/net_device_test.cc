@@ -207,6 +207,18 @@ TEST_P(NetDeviceTest, ReceivesIntoOneBuffer) {
   }
 }
 
+TEST_P(NetDeviceTest, ADriverThatKnowsNoChecksumsIsToldNothingOfThem) {
+  RigOptions wanted = options();
+  wanted.refused_features = kNetGuestOffloads;
+  auto rig = make_rig(test_card(), wanted);
+  rig.driver(kRx).send({writable(2000)});
+  network_.send({.flags = VIRTIO_NET_HDR_F_DATA_VALID}, packet_of(60));
+  const RigUsed used = rig.driver(kRx).wait_used();
+  ASSERT_TRUE(used.arrived);
+  EXPECT_EQ(body(used), packet_of(60));
+  EXPECT_EQ(header_of(used).flags, 0);
+}
+
 TEST_P(NetDeviceTest, APacketThatIsTooLongForTheBufferIsDropped) {
   NetConfig config = test_card();
   config.mrg_rxbuf = false;

@@ -18,7 +18,7 @@ NetPair::NetPair(EventLoop& loop, DeviceEvents& events, std::unique_ptr<NetPort>
 
 Result<void> NetPair::start(bool transmit, Virtqueue queue, uint64_t features) {
   if (transmit) return sender_.start(std::move(queue), features);
-  return receiver_.start(std::move(queue), (features & net_feature(VIRTIO_NET_F_MRG_RXBUF)) != 0);
+  return receiver_.start(std::move(queue), features);
 }
 
 RingPosition NetPair::stop(bool transmit) { return transmit ? sender_.stop() : receiver_.stop(); }

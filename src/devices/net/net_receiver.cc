@@ -30,8 +30,9 @@ NetReceiver::NetReceiver(EventLoop& loop, DeviceEvents& events, NetPort& port)
 
 NetReceiver::~NetReceiver() { cancel_timer(); }
 
-Result<void> NetReceiver::start(Virtqueue queue, bool mergeable) {
-  mergeable_ = mergeable;
+Result<void> NetReceiver::start(Virtqueue queue, uint64_t features) {
+  mergeable_ = (features & net_feature(VIRTIO_NET_F_MRG_RXBUF)) != 0;
+  guest_csum_ = (features & net_feature(VIRTIO_NET_F_GUEST_CSUM)) != 0;
   hint_ = 1;
   return turns_.start(std::move(queue));
 }
@@ -192,6 +193,8 @@ Result<void> NetReceiver::hand_over() {
     const auto more = std::span(spill_).first(packet_ - in_chains_);
     TRY(all.write_bytes(in_chains_, more));
   }
+  // A tap says what it knows of a checksum whether it was asked or not.
+  if (!guest_csum_) TRY(all.write<uint8_t>(offsetof(NetHeader, flags), 0));  // §5.1.6.4.1
   TRY(all.write(kNumBuffersAt, static_cast<uint16_t>(count)));
   turns_.queue().push_used_together(used_);
   hint_ = std::min(count, kMostHeldAhead);

@@ -24,9 +24,8 @@ class NetReceiver {
   NetReceiver(EventLoop& loop, DeviceEvents& events, NetPort& port);
   ~NetReceiver();
 
-  /// Takes the queue. `mergeable`: a packet may take several chains. Errors: those of
-  /// Virtqueue::listen.
-  Result<void> start(Virtqueue queue, bool mergeable);
+  /// Takes the queue of a driver that acknowledged `features`. Errors: those of Virtqueue::listen.
+  Result<void> start(Virtqueue queue, uint64_t features);
   RingPosition stop();
   /// The port has a packet.
   void receivable() { turns_.run(); }
@@ -52,7 +51,8 @@ class NetReceiver {
   NetPort& port_;
   LogLimit limit_{"packets for the guest that were dropped"};
   NetFilter filter_;
-  bool mergeable_ = false;
+  bool mergeable_ = false;   // a packet may take several chains
+  bool guest_csum_ = false;  // the driver knows what the header says of checksums
 
   std::vector<DescriptorChain> held_;  // popped, and not given back, oldest first
   uint64_t held_bytes_ = 0;            // room in them
