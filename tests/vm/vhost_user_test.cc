@@ -2,8 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -16,6 +14,7 @@
 #include "agent_client.h"
 #include "agent_guest.h"
 #include "guest_run.h"
+#include "other_program.h"
 #include "vm_process.h"
 
 namespace crosvm::test {
@@ -45,42 +44,6 @@ bool comes(const std::string& path) {
   }
   return std::filesystem::exists(path);
 }
-
-/// A program of the host, until this goes. What it says goes to ours.
-class HostProgram {
- public:
-  explicit HostProgram(std::vector<std::string> arguments) {
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::execvp(argv[0], argv.data());
-      ::_exit(127);
-    }
-  }
-  ~HostProgram() {
-    if (ended_ || pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  HostProgram(const HostProgram&) = delete;
-  HostProgram& operator=(const HostProgram&) = delete;
-
-  /// Whether it ends by itself.
-  bool ends(std::chrono::seconds timeout) {
-    const auto late = std::chrono::steady_clock::now() + timeout;
-    while (!ended_ && std::chrono::steady_clock::now() < late) {
-      ended_ = ::waitpid(pid_, nullptr, WNOHANG) == pid_;
-      if (!ended_) std::this_thread::sleep_for(50ms);
-    }
-    return ended_;
-  }
-
- private:
-  pid_t pid_ = -1;
-  bool ended_ = false;
-};
 
 bool installed(const std::string& program) {
   return ::access(("/usr/bin/" + program).c_str(), X_OK) == 0;
@@ -145,7 +108,7 @@ TEST(VhostUserTest, QemuBootsFromOurDiskAndVerifiesAnother) {
   ASSERT_TRUE(comes(disk_socket)) << other.errors();
   auto agent = AgentClient::listen(agent_socket);
   ASSERT_TRUE(agent) << agent.error().what();
-  HostProgram guest(qemu(root_socket, disk_socket, agent_socket));
+  OtherProgram guest(qemu(root_socket, disk_socket, agent_socket));
   auto ready = agent->wait_ready(150s);
   ASSERT_TRUE(ready) << ready.error().what();
 
@@ -178,7 +141,7 @@ TEST(VhostUserTest, OurGuestBootsFromQemuStorageDaemonAndVerifiesAnother) {
   const std::string disk = make_image(scratch, "disk", 32 * kMiB);
   const std::string root_socket = scratch.path() + "/root.sock";
   const std::string disk_socket = scratch.path() + "/disk.sock";
-  HostProgram daemon(
+  OtherProgram daemon(
       {"qemu-storage-daemon", "--blockdev",
        "driver=file,node-name=root,read-only=on,filename=" + image("root", "debian12.img"),
        "--blockdev", "driver=file,node-name=disk,filename=" + disk, "--export",

@@ -4,14 +4,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 namespace crosvm::test {
 
-/// A program that is no crosvm, until this goes.
+/// A program of the host that is no VM, until this goes. What it says goes to where ours does.
 class OtherProgram {
  public:
   explicit OtherProgram(std::vector<std::string> arguments) {
@@ -33,6 +35,18 @@ class OtherProgram {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
     pid_ = -1;
+  }
+  /// Whether it ends by itself.
+  bool ends(std::chrono::seconds timeout) {
+    const auto late = std::chrono::steady_clock::now() + timeout;
+    while (pid_ > 0 && std::chrono::steady_clock::now() < late) {
+      if (::waitpid(pid_, nullptr, WNOHANG) == pid_) {
+        pid_ = -1;
+      } else {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+    }
+    return pid_ <= 0;
   }
 
  private:
