@@ -85,6 +85,10 @@ Result<T> positional_number(const CommandLine& line, size_t index) {
 Result<control::Request> resize_request(const CommandLine& line) {
   constexpr uint64_t kSector = 512;
   const auto index = TRY(positional_number<uint64_t>(line, 0));
+  if (line.positionals[1].starts_with('+')) {
+    return fail(bad_positional(
+        line, 1, "a size is that of the whole disk, not what is to be added; leave out the +"));
+  }
   const auto bytes = TRY(positional_number<uint64_t>(line, 1));
   if (bytes == 0) {
     return fail(bad_positional(

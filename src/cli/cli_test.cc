@@ -115,6 +115,8 @@ TEST(CliTest, ArgumentMistakesExitWith35) {
        "Error parsing positional argument 'GPE' with value '1x': not a decimal"},
       {{"gpe", "4294967296", "s"}, "'GPE' with value '4294967296'"},
       {{"disk", "resize", "x", "512", "s"}, "'DISK_INDEX' with value 'x': not a decimal number"},
+      {{"disk", "resize", "0", "+512", "s"},
+       "'NEW_SIZE' with value '+512': a size is that of the "},
       {{"disk", "resize", "0", "1G", "s"}, "'NEW_SIZE' with value '1G': not a decimal number"},
       {{"disk", "resize", "0", "1000", "s"},
        "'NEW_SIZE' with value '1000': a disk has a number of sectors; give a multiple of 512"},

@@ -50,8 +50,8 @@ Result<T> one_of(const GivenOption& given, Names<T> names) {
   return fail(given.error(format_text("expected one of {}", known)));
 }
 
+/// Digits alone: `+512` is meant as "so much more" by those who write it.
 std::optional<uint64_t> number_of(std::string_view text) {
-  if (text.starts_with('+')) text.remove_prefix(1);
   uint64_t number = 0;
   const char* end = text.data() + text.size();
   const auto [stopped, code] = std::from_chars(text.data(), end, number);

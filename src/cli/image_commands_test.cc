@@ -47,6 +47,7 @@ TEST(ImageCommandsTest, KnowsItsCommands) {
 
 TEST(ImageCommandsTest, RefusesValues) {
   EXPECT_THAT(refusal({"create_qcow2", "a", "1G"}), HasSubstr("'SIZE' with value '1G'"));
+  EXPECT_THAT(refusal({"create_qcow2", "a", "+512"}), HasSubstr("'SIZE' with value '+512'"));
   EXPECT_THAT(refusal({"create_qcow2", "a", "18446744073709551616"}), HasSubstr("'SIZE'"));
   EXPECT_THAT(refusal({"disk", "convert", "a", "b", "--format", "composite"}),
               HasSubstr("expected one of raw, qcow2, zstd, android-sparse"));
