@@ -316,6 +316,29 @@ TEST_F(DiskToolsTest, CompactKeepsTheHolesWithinClusters) {
   EXPECT_EQ(check("a.qcow2").errors + check("a.qcow2").leaks, 0u);
 }
 
+TEST_F(DiskToolsTest, ALinkIsWrittenThrough) {
+  folder_.write("start.img", std::string(1 << 20, 'x'));
+  std::filesystem::create_directory(folder_.path("there"));
+  const auto is_link = [this](const char* name) {
+    return std::filesystem::is_symlink(folder_.path(name));
+  };
+  // To what is not there yet, too, even by another link.
+  std::filesystem::create_symlink("there/b.img", folder_.path("link"));
+  std::filesystem::create_symlink("link", folder_.path("a.img"));
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(convert({.source = "start.img", .target = "a.img"}), "");
+    EXPECT_TRUE(is_link("a.img") && is_link("link"));
+    EXPECT_TRUE(folder_.read("there/b.img") == std::string(1 << 20, 'x'));
+  }
+  std::filesystem::create_symlink("d.img", folder_.path("c.img"));
+  std::filesystem::create_symlink("c.img", folder_.path("d.img"));
+  EXPECT_THAT(convert({.source = "start.img", .target = "c.img"}), HasSubstr("in a circle"));
+  EXPECT_TRUE(is_link("c.img") && is_link("d.img"));
+  std::filesystem::create_symlink("none/f.img", folder_.path("e.img"));
+  EXPECT_THAT(convert({.source = "start.img", .target = "e.img"}), HasSubstr("No such file"));
+  EXPECT_TRUE(is_link("e.img"));
+}
+
 TEST_F(DiskToolsTest, CompactRefusesFormatsThatAreNotWritten) {
   folder_.write("start.img", std::string(1 << 20, 'x'));
   ASSERT_EQ(convert({.source = "start.img", .target = "a.zst"}), "");

@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 
 #include "disk/image_file.h"
@@ -30,12 +32,16 @@ Result<TargetFile> TargetFile::create(const std::string& path) {
   const std::string real = real_name(path);
   struct stat status{};
   if (::stat(real.c_str(), &status) != 0) {
+    if (errno == ELOOP) {
+      return fail(Error(std::errc::too_many_symbolic_link_levels,
+                        path + " is a symbolic link that leads in a circle; remove it"));
+    }
     return TargetFile(Fd(), TRY(NewFile::create(real)), true);
   }
   if (!S_ISREG(status.st_mode)) {
     return fail(Error::invalid(path + " is there and not a file; give the name of a file"));
   }
-  Fd old = TRY(open_image_file(real, {}));
+  Fd old = TRY(open_image_file(real, {.for_tool = true}));
   NewFile file = TRY(NewFile::create(real));
   TRY(take_after(status, file));
   return TargetFile(std::move(old), std::move(file), false);
@@ -64,8 +70,17 @@ bool is_same_file(const std::string& one, const std::string& other) {
 }
 
 std::string real_name(const std::string& path) {
-  const std::unique_ptr<char, Free> real(::realpath(path.c_str(), nullptr));
-  return real ? real.get() : path;
+  constexpr int kMostLinks = 40;  // as the kernel
+  std::filesystem::path name = path;
+  for (int links = 0; links < kMostLinks; ++links) {
+    const std::unique_ptr<char, Free> real(::realpath(name.c_str(), nullptr));
+    if (real) return real.get();
+    std::error_code error;
+    const std::filesystem::path next = std::filesystem::read_symlink(name, error);
+    if (error) return name;
+    name = name.parent_path() / next;
+  }
+  return name;
 }
 
 }  // namespace crosvm

@@ -37,7 +37,7 @@ class TargetFile {
 /// Whether both name one file.
 bool is_same_file(const std::string& one, const std::string& other);
 
-/// `path` without symbolic links, where there is such a file; else itself.
+/// `path` without symbolic links; of one that leads to nothing yet, what it leads to.
 std::string real_name(const std::string& path);
 
 }  // namespace crosvm
