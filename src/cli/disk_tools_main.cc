@@ -1,7 +1,10 @@
 #include "cli/disk_tools_main.h"
 
+#include <cerrno>
 #include <csignal>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -14,9 +17,35 @@
 namespace crosvm {
 namespace {
 
+std::string_view fix_for(std::errc code) {
+  switch (static_cast<int>(code)) {
+    case ENOSPC:
+      return "; make room on its file system, or name a file on another";
+    case EDQUOT:
+      return "; the quota there is used up: remove what is not needed, or name a file elsewhere";
+    case EFBIG:
+      return "; it is larger than its file system or ulimit -f allows: name a file elsewhere, or "
+             "raise it";
+    case EIO:
+      return "; the storage may be failing: see dmesg, and save what can be read";
+    case EACCES:
+    case EPERM:
+      return "; it needs the rights to do so, also in the folder of a new file";
+    default:
+      return {};
+  }
+}
+
+/// What failed deep below has no advice of its own; what was refused there has.
+Error with_fix(const Error& error) {
+  std::string what = error.what();
+  if (what.find(';') == std::string::npos) what += fix_for(error.code());
+  return Error(error.code(), std::move(what));
+}
+
 int work_on_images(const ImageCommand& command) {
   Result<int> status = command();
-  if (!status) return fail_with(status.error());
+  if (!status) return fail_with(with_fix(status.error()));
   if (*status == kSuccess) return succeed();
   log::info("exiting with status {}", *status);
   return *status;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/format.h"
 #include "base/user_file.h"
 
 namespace crosvm {
@@ -23,7 +24,8 @@ bool is_forbidden(std::errc code) {
 
 Result<Fd> open_named(const std::string& object, const ImageFileOptions& options) {
   Result<Fd> image = open_user_file(object, image_file_flags(options));
-  if (!image && !options.read_only && is_forbidden(image.error().code())) {
+  const bool can_be_ro = !options.read_only && !options.for_tool;
+  if (!image && can_be_ro && is_forbidden(image.error().code())) {
     return fail(Error(image.error().code(), image.error().what() + ", or add ro"));
   }
   return image;
@@ -42,6 +44,10 @@ Result<void> check_type(const Fd& image, const std::string& object) {
 
 Error in_use(const std::string& object, const ImageFileOptions& options) {
   constexpr auto kCode = std::errc::resource_unavailable_try_again;
+  if (options.for_tool) {
+    return Error(kCode, format_text("{} is {} another process, perhaps a VM; end that one first",
+                                    object, options.read_only ? "being written by" : "in use by"));
+  }
   if (options.read_only) {
     return Error(kCode, object +
                             " is being written by another process, perhaps another VM; end that "
@@ -67,7 +73,7 @@ Result<void> lock_image(const Fd& image, const std::string& object,
       if (error == 0) continue;
     }
     Error failed = Error::from_errno("locking", object, error);
-    if (error == EINTR) return fail(std::move(failed));
+    if (error == EINTR || options.for_tool) return fail(std::move(failed));
     return fail(
         Error(failed.code(), failed.what() + "; give lock=false if nobody else has it in use"));
   }
@@ -82,7 +88,8 @@ Result<void> check_access(const Fd& image, const std::string& object,
   int access = flags & O_ACCMODE;
   if (access == O_RDWR || (access == O_RDONLY && options.read_only)) return {};
   return fail(Error(std::errc::permission_denied,
-                    object + " is not open for reading and writing; open it so, or add ro"));
+                    format_text("{} is not open for reading and writing; open it so{}", object,
+                                options.for_tool ? "" : ", or add ro")));
 }
 
 /// Blocking, as io_uring gives up on a slow read of a file that is not; direct where that is asked.

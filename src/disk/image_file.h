@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -10,9 +12,13 @@ namespace crosvm {
 /// How the file of an image is opened.
 struct ImageFileOptions {
   bool read_only = false;
-  bool direct = false;  ///< O_DIRECT
-  bool lock = true;     ///< flock while it is open: shared for reading alone, else exclusive
+  bool direct = false;    ///< O_DIRECT
+  bool lock = true;       ///< flock while it is open: shared for reading alone, else exclusive
+  bool for_tool = false;  ///< a program without the keys of a disk: errors advise none of them
 };
+
+/// Device and inode: whether two names lead to one file.
+using FileIdentity = std::pair<uint64_t, uint64_t>;
 
 /// Opens, checks and locks an image file or block device that the user named. Errors name the file
 /// and what helps.

@@ -45,6 +45,8 @@ std::string_view below(std::string_view path, std::string_view root) {
   return path.substr(1);
 }
 
+FileIdentity identity_of(const struct stat& status) { return {status.st_dev, status.st_ino}; }
+
 /// For a log: what an image says may hold anything.
 std::string shown_name(std::string_view name) {
   constexpr size_t kMostShown = 256;
@@ -79,9 +81,36 @@ Result<Fd> open_beneath(const std::string& root, std::string_view rest, int flag
 
 ImageNames::ImageNames(Options options) : options_(std::move(options)) {
   const std::string folder = folder_of(options_.path);
-  files_.push_back({.folder = folder, .depth = 0});
+  struct stat status{};
+  files_.push_back({.folder = folder, .is_written = !options_.read_only});
+  if (::stat(options_.path.c_str(), &status) == 0) files_[0].file = identity_of(status);
   if (!folder.empty()) roots_.push_back(real_path(folder));
   for (const std::string& path : options_.allowed) roots_.push_back(real_path(path));
+}
+
+Result<void> ImageNames::check_allowed() const {
+  for (const std::string& path : options_.allowed) {
+    if (!real_path(path).empty()) continue;
+    Error failed = Error::from_errno("looking for", path);
+    return fail(Error(failed.code(),
+                      format_text("{}{}: {}; name a file or a folder that is there",
+                                  options_.for_tool ? "--allow-backing " : "allow-backing=", path,
+                                  failed.what())));
+  }
+  return {};
+}
+
+/// Else its own lock would keep it out, and it would be told of another process.
+Result<void> ImageNames::check_only_once(const FileIdentity& file, const ImageFileOptions& how,
+                                         const std::string& shown) const {
+  for (const Known& known : files_) {
+    if (known.file != file || (how.read_only && !known.is_written)) continue;
+    return fail(Error::invalid(format_text(
+        "an image names '{}', which is a file of this disk already; what is written to can be "
+        "only one of its files: make a copy, or a disk where each is named once",
+        shown)));
+  }
+  return {};
 }
 
 /// The path of what is asked for. Errors: there is no such file, or it cannot be said to be one.
@@ -129,10 +158,12 @@ Result<Fd> ImageNames::open_below_roots(const std::string& path, const std::stri
     const std::string_view rest = below(real, root);
     if (!rest.empty()) return open_beneath(root, rest, image_file_flags(how), shown);
   }
-  return fail(Error(std::errc::permission_denied,
-                    format_text("an image names '{}', which lies outside the folder of {}; if that "
-                                "is meant, give allow-backing={}",
-                                shown, options_.path, shown_name(real))));
+  return fail(Error(
+      std::errc::permission_denied,
+      format_text("an image names '{}', which lies outside the folder of {}; if that "
+                  "is meant, give {}{}",
+                  shown, options_.path,
+                  options_.for_tool ? "--allow-backing " : "allow-backing=", shown_name(real))));
 }
 
 Result<FileBroker::File> ImageNames::open(const Request& request) {
@@ -140,12 +171,19 @@ Result<FileBroker::File> ImageNames::open(const Request& request) {
   const std::string path = TRY(find(request, shown));
   const ImageFileOptions how{.read_only = options_.read_only || !request.writable,
                              .direct = options_.direct,
-                             .lock = options_.lock};
+                             .lock = options_.lock,
+                             .for_tool = options_.for_tool};
   Fd file = TRY(open_below_roots(path, shown, how));
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) return fail(Error::from_errno("looking at", shown));
+  if (how.lock) TRY(check_only_once(identity_of(status), how, shown));
   File opened{.number = static_cast<uint32_t>(files_.size()),
               .object = shown_name(path),
               .fd = TRY(prepare_image_file(std::move(file), shown_name(path), how))};
-  files_.push_back({.folder = folder_of(path), .depth = files_[request.from].depth + 1});
+  files_.push_back({.folder = folder_of(path),
+                    .depth = files_[request.from].depth + 1,
+                    .file = identity_of(status),
+                    .is_written = !how.read_only});
   return opened;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,12 @@ class ImageNames : public FileBroker {
     bool read_only = false;            ///< nothing is opened for writing
     bool direct = false;
     bool lock = true;
+    bool for_tool = false;  ///< as for the image itself
   };
   explicit ImageNames(Options options);
+
+  /// Errors: nothing is there under a name that the user has let in.
+  Result<void> check_allowed() const;
 
   Result<File> open(const Request& request) override;
 
@@ -31,10 +36,14 @@ class ImageNames : public FileBroker {
   struct Known {
     std::string folder;  ///< relative names start here; empty: nowhere
     unsigned depth = 0;
+    std::optional<FileIdentity> file = std::nullopt;
+    bool is_written = false;
   };
   Result<std::string> find(const Request& request, const std::string& shown) const;
   Result<Fd> open_below_roots(const std::string& path, const std::string& shown,
                               const ImageFileOptions& how) const;
+  Result<void> check_only_once(const FileIdentity& file, const ImageFileOptions& how,
+                               const std::string& shown) const;
 
   const Options options_;
   std::vector<std::string> roots_;

@@ -11,7 +11,9 @@
 namespace crosvm {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 namespace fs = std::filesystem;
 
 /// images/disk, images/base, images/sub/inner, outside/secret, and links between them.
@@ -100,11 +102,38 @@ TEST_F(ImageNamesTest, OpensForWritingWhereTheDiskIsWritten) {
   ASSERT_TRUE(data);
   EXPECT_EQ(::fcntl(data->fd.get(), F_GETFL) & O_ACCMODE, O_RDWR);
   // It is locked now, for writing.
-  EXPECT_THAT(refusal(broker, {.name = "base"}), HasSubstr("being written by another process"));
+  auto other = names();
+  EXPECT_THAT(refusal(other, {.name = "base"}),
+              AllOf(HasSubstr("being written by another process"), HasSubstr("lock=false")));
+  ImageNames tool({.path = root_ / "images/disk", .allowed = {}, .for_tool = true});
+  EXPECT_THAT(refusal(tool, {.name = "base"}),
+              AllOf(HasSubstr("end that one first"), Not(HasSubstr("lock=false"))));
+  EXPECT_THAT(refusal(tool, {.name = "escape"}), HasSubstr("give --allow-backing "));
   auto read_only = names({}, true);
   auto inner = read_only.open({.name = "sub/inner", .writable = true});
   ASSERT_TRUE(inner);
   EXPECT_EQ(::fcntl(inner->fd.get(), F_GETFL) & O_ACCMODE, O_RDONLY);
+}
+
+TEST_F(ImageNamesTest, WhatIsWrittenToIsOneFileOfADiskAlone) {
+  for (const bool writable : {false, true}) {
+    auto broker = names();
+    EXPECT_THAT(refusal(broker, {.name = "disk", .writable = writable}), HasSubstr("already"));
+    ASSERT_TRUE(broker.open({.name = "sub/inner"}));
+    EXPECT_EQ(refusal(broker, {.name = "sub/inner"}), "opened") << "for reading alone, both";
+    EXPECT_THAT(refusal(broker, {.name = "sub/inner", .writable = true}), HasSubstr("already"));
+    ASSERT_TRUE(broker.open({.name = "base", .writable = true}));
+    EXPECT_THAT(refusal(broker, {.name = "link", .writable = writable}),
+                AllOf(HasSubstr("'link'"), HasSubstr("a file of this disk already")));
+  }
+}
+
+TEST_F(ImageNamesTest, WhatTheUserLetsInIsThere) {
+  EXPECT_TRUE(names({root_ / "outside", root_ / "images/base"}).check_allowed());
+  const auto checked = names({root_ / "outside", "nope"}).check_allowed();
+  ASSERT_FALSE(checked);
+  EXPECT_THAT(checked.error().what(),
+              AllOf(HasSubstr("allow-backing=nope"), HasSubstr("No such file")));
 }
 
 TEST_F(ImageNamesTest, AChainHasAnEnd) {

@@ -142,7 +142,7 @@ TEST_F(DiskToolsNativeTest, AFileThatMayNotGrowLeavesNothing) {
   const int status = crosvm({"disk", "convert", "a.img", "b.qcow2"});
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
   EXPECT_EQ(status, 1);
-  EXPECT_THAT(errors_, HasSubstr("File too large"));
+  EXPECT_THAT(errors_, AllOf(HasSubstr("File too large; "), HasSubstr("ulimit -f")));
   EXPECT_THAT(folder_.entries(), testing::ElementsAre("a.img"));
 }
 
@@ -158,7 +158,9 @@ TEST_F(DiskToolsNativeTest, CreateQcow2) {
   ASSERT_EQ(crosvm({"create_qcow2", "base/deep/e.qcow2", "--backing_file", "base/b.img"}), 0);
   EXPECT_THAT(errors_, HasSubstr("allow-backing="));
   EXPECT_EQ(crosvm({"disk", "convert", "base/deep/e.qcow2", "f.img"}), 1);
-  EXPECT_THAT(errors_, HasSubstr("allow-backing="));
+  EXPECT_THAT(errors_, HasSubstr("--allow-backing "));
+  EXPECT_EQ(crosvm({"disk", "convert", "base/b.img", "f.img", "--allow-backing", "nope"}), 1);
+  EXPECT_THAT(errors_, HasSubstr("--allow-backing nope: "));
   ASSERT_EQ(crosvm({"disk", "convert", "base/deep/e.qcow2", "f.img", "--allow-backing", "base"}), 0)
       << errors_;
   EXPECT_TRUE(contents("f.img") == std::string(2 << 20, 'b'));

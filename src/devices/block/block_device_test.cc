@@ -425,6 +425,13 @@ TEST(BlockFactoryTest, LocksTheImage) {
   EXPECT_THAT(open_error(disk.text()), HasSubstr("is in use"));
 }
 
+TEST(BlockFactoryTest, WhatTheImageMayNameIsThere) {
+  TestDisk disk(4096);
+  EXPECT_EQ(open_error(disk.text(",allow-backing=/dev")), "no error");
+  EXPECT_THAT(open_error(disk.text(",allow-backing=[/dev,nope]")),
+              HasSubstr("allow-backing=nope: "));
+}
+
 TEST(BlockFactoryTest, WaitsForALockThatIsLetGo) {
   TestDisk disk(4096);
   auto holder = device_type<BlockFactory>().open(disk.text());

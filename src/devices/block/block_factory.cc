@@ -14,6 +14,14 @@ ImageFileOptions file_options(const BlockConfig& config) {
   return {.read_only = config.read_only, .direct = config.direct, .lock = config.lock};
 }
 
+ImageNames::Options name_options(const BlockConfig& config) {
+  return {.path = config.path,
+          .allowed = config.allow_backing,
+          .read_only = config.read_only,
+          .direct = config.direct,
+          .lock = config.lock};
+}
+
 /// Whether more than one worker may have it open, each with a disk of its own.
 Result<bool> can_be_shared(const Fd& image, const BlockConfig& config) {
   const ImageFormat format =
@@ -41,15 +49,12 @@ Result<BlockResources> BlockFactory::open(const BlockConfig& config) {
   if (config.async_executor == AsyncExecutor::kUring) {
     TRY(with_context(IoUring::create(1), "async-executor=uring"));
   }
+  TRY(ImageNames(name_options(config)).check_allowed());
   return BlockResources{.image = TRY(open_image_file(config.path, file_options(config)))};
 }
 
 std::unique_ptr<FileBroker> BlockFactory::broker(const BlockConfig& config) {
-  return std::make_unique<ImageNames>(ImageNames::Options{.path = config.path,
-                                                          .allowed = config.allow_backing,
-                                                          .read_only = config.read_only,
-                                                          .direct = config.direct,
-                                                          .lock = config.lock});
+  return std::make_unique<ImageNames>(name_options(config));
 }
 
 size_t BlockFactory::rings(const BlockConfig& config) {

@@ -114,8 +114,8 @@ Result<CheckOutcome> check_sparse_image(const Fd& file, const CheckPlan& plan,
 Result<CheckOutcome> check_image(const CheckPlan& plan) {
   ToolProgress progress(plan.path, plan.show_progress);
   {
-    auto image =
-        std::make_shared<const Fd>(TRY(open_image_file(plan.path, {.read_only = !plan.repair})));
+    auto image = std::make_shared<const Fd>(
+        TRY(open_image_file(plan.path, {.read_only = !plan.repair, .for_tool = true})));
     const ImageFormat format = TRY(detect_image_format(*image, plan.path));
     if (format == ImageFormat::kQcow2) return check_qcow2_image(image, plan);
     if (format == ImageFormat::kAndroidSparse) return check_sparse_image(*image, plan, progress);

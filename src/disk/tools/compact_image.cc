@@ -168,7 +168,7 @@ Result<CompactOutcome> compact_qcow2(std::shared_ptr<const Fd> locked, const Com
 
 Result<CompactOutcome> compact_image(const CompactPlan& plan) {
   ToolProgress progress(plan.path, plan.show_progress);
-  auto image = std::make_shared<const Fd>(TRY(open_image_file(plan.path, {})));
+  auto image = std::make_shared<const Fd>(TRY(open_image_file(plan.path, {.for_tool = true})));
   const ImageFormat format = TRY(detect_image_format(*image, plan.path));
   if (format == ImageFormat::kRaw) return compact_raw(*image, plan, progress);
   if (format == ImageFormat::kQcow2) return compact_qcow2(std::move(image), plan, progress);

@@ -90,7 +90,8 @@ Result<std::unique_ptr<ImageTarget>> make_target(const ConvertPlan& plan, ImageF
 class Source {
  public:
   static Result<Source> open(const ConvertPlan& plan, ToolProgress& progress) {
-    auto file = std::make_shared<const Fd>(TRY(open_image_file(plan.source, {.read_only = true})));
+    auto file = std::make_shared<const Fd>(
+        TRY(open_image_file(plan.source, {.read_only = true, .for_tool = true})));
     const ImageFormat format =
         plan.source_format ? *plan.source_format : TRY(detect_image_format(*file, plan.source));
     auto image =

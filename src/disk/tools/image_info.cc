@@ -118,9 +118,11 @@ class Chain {
 
 Result<std::vector<ImageInfo>> image_info(const std::string& path,
                                           const std::vector<std::string>& allowed) {
-  ImageNames names({.path = path, .allowed = allowed, .read_only = true, .lock = false});
-  auto image =
-      std::make_shared<const Fd>(TRY(open_image_file(path, {.read_only = true, .lock = false})));
+  ImageNames names(
+      {.path = path, .allowed = allowed, .read_only = true, .lock = false, .for_tool = true});
+  TRY(names.check_allowed());
+  auto image = std::make_shared<const Fd>(
+      TRY(open_image_file(path, {.read_only = true, .lock = false, .for_tool = true})));
   Chain chain(names);
   TRY(chain.add(std::move(image), 0, path, std::nullopt));
   return chain.take();

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "disk/tools/target_file.h"
 #include "disk/tools/tool_image.h"
 
 namespace crosvm {
@@ -33,6 +34,20 @@ Result<uint64_t> size_beside(const std::string& composite, const CompositePartit
   return image.disk().size();
 }
 
+/// No VM could have it open for both.
+Result<void> check_only_once(const CompositePartition& partition,
+                             std::span<const CompositePartition> others) {
+  for (const CompositePartition& other : others) {
+    if (!partition.writable && !other.writable) continue;
+    if (!is_same_file(partition.path, other.path)) continue;
+    return fail(Error::invalid(
+        format_text("{}: is partition {} and partition {}, and written to; give each a file of its "
+                    "own, or leave out writable at both",
+                    partition.path, other.label, partition.label)));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<CompositePartition> parse_partition(std::string_view text) {
@@ -58,6 +73,7 @@ Result<void> make_composite(const std::string& path, std::span<const std::string
   CompositePlan plan{.path = path, .partitions = {}};
   for (const std::string_view text : partitions) {
     CompositePartition partition = TRY(parse_partition(text));
+    TRY(check_only_once(partition, plan.partitions));
     partition.size = TRY(size_beside(path, partition));
     plan.partitions.push_back(std::move(partition));
   }

@@ -72,6 +72,22 @@ TEST(MakeCompositeTest, RefusesBadPartitions) {
   EXPECT_THAT(refusal(folder, {"b"}), HasSubstr("LABEL:FILE"));
 }
 
+TEST(MakeCompositeTest, WhatIsWrittenToIsOnePartitionAlone) {
+  TemporaryFolder folder;
+  const std::string file = folder.write("a.img", std::string(8192, 'r'));
+  std::filesystem::create_symlink("a.img", folder.path("link"));
+  const std::string a = "a:" + file + ":writable";
+  const std::string b = "b:" + folder.path("link");
+  for (const std::vector<std::string_view>& both : {std::vector<std::string_view>{a, b}, {b, a}}) {
+    const auto made = make_composite(folder.path("disk"), both);
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().what(), HasSubstr("give each a file of its own"));
+  }
+  const std::string read_only = "a:" + file;
+  EXPECT_TRUE(make_composite(folder.path("disk"), std::vector<std::string_view>{read_only, b}));
+  EXPECT_TRUE(ToolImage::open(folder.path("disk"), {}));
+}
+
 TEST(MakeCompositeTest, APartitionThatAVmWritesIsNotOpened) {
   TemporaryFolder folder;
   folder.write("a.img", std::string(8192, 'r'));

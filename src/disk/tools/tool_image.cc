@@ -57,7 +57,8 @@ ToolImage::ToolImage(std::unique_ptr<EventLoop> loop, std::shared_ptr<const Fd> 
 Result<ToolImage> ToolImage::open(const std::string& path, const Options& options) {
   auto file = options.file;
   if (!file) {
-    file = std::make_shared<const Fd>(TRY(open_image_file(path, {.read_only = options.read_only})));
+    file = std::make_shared<const Fd>(
+        TRY(open_image_file(path, {.read_only = options.read_only, .for_tool = true})));
   }
   const ImageFormat format =
       options.format ? *options.format : TRY(detect_image_format(*file, path));
@@ -66,7 +67,9 @@ Result<ToolImage> ToolImage::open(const std::string& path, const Options& option
   KnownNames names({.path = path,
                     .allowed = options.allowed,
                     .read_only = options.read_only,
-                    .lock = options.lock_named});
+                    .lock = options.lock_named,
+                    .for_tool = true});
+  TRY(names.check_allowed());
   auto disk = TRY(open_disk(
       file, {.object = path, .read_only = options.read_only, .format = format}, files, &names));
   return ToolImage(std::move(loop), std::move(file), format, std::move(disk), names.take());

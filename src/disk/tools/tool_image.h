@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,6 +10,7 @@
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "disk/disk.h"
+#include "disk/image_file.h"
 #include "disk/image_format.h"
 
 namespace crosvm {
@@ -39,7 +38,6 @@ class ToolImage {
   bool consists_of(const std::string& path) const;
 
  private:
-  using FileIdentity = std::pair<dev_t, ino_t>;
   class KnownNames;
   ToolImage(std::unique_ptr<EventLoop> loop, std::shared_ptr<const Fd> file, ImageFormat format,
             std::unique_ptr<Disk> disk, std::vector<FileIdentity> named);
