@@ -1,15 +1,17 @@
 #!/bin/bash
-# Disk images against their models: disk.sh [N [SEED]] (default: 2000 and the time of day).
+# Disk images against their models: disk.sh [N [SEED [REQUESTS]]] (default: 2000, the time of day, 2000000).
 #
 # N processes that work on images on real files are killed at random moments, by io_uring and by threads; the power of
 # images in memory is cut at 2,000 points; 300 images get 10,000 random requests each, which do what they do to a flat model
-# and what qemu-img reads; and the same as fuzz target, for millions of requests. The logs stay in build/soak/disk; the last
-# line has the seed.
+# and what qemu-img reads; so do REQUESTS to images of all formats in files, raw and qcow2 by direct I/O, too; and REQUESTS of
+# a fuzz target to qcow2 images in memory. The logs stay in build/soak/disk; the last line has the seed.
 source "$(dirname "$0")/../dev/common.sh"
 
 count=${1:-2000}
 seed=${2:-$(date +%s)}
-[[ $count =~ ^[1-9][0-9]*$ && $seed =~ ^[0-9]+$ ]] || usage_error "soak disk: [N [SEED]], numbers, not '$*'"
+wanted=${3:-2000000}
+[[ $count =~ ^[1-9][0-9]*$ && $seed =~ ^[0-9]+$ && $wanted =~ ^[1-9][0-9]*$ ]] ||
+  usage_error "soak disk: [N [SEED [REQUESTS]]], numbers, not '$*'"
 "$root/tools/dev/install.sh" build testhost  # which brings qemu-img
 "$root/tools/dev/build.sh" --release disk_test disk_kill_test
 tree=$build/release
@@ -23,19 +25,20 @@ status=0
 part() {
   say "disk: $1"
   "$tree/$2" --gtest_filter="$3" </dev/null 2>&1 | tee "$logs/$1.log" |
-    grep -E ' kills, |  OK |FAILED|SKIPPED' || status=1
+    grep -E ' kills, |requests, seeds|  OK |FAILED|SKIPPED' || status=1
   grep -q 'FAILED\|SKIPPED' "$logs/$1.log" && status=1
   grep -q 'PASSED' "$logs/$1.log" || status=1
 }
 part kill tests/disk_kill/disk_kill_test '*'
 part power src/disk/disk_test 'Qcow2PowerTest.*'
 part oracle src/disk/disk_test 'Qcow2RandomTest.*'
+CROSVM_TEST_REQUESTS=$wanted part formats src/disk/disk_test '*RandomDiskTest.*'
 say "disk: fuzz"
 "$root/tools/dev/build.sh" --fuzz qcow2_oracle_fuzz
 program=$(find "$build/fuzz" -type f -perm -u+x -name qcow2_oracle_fuzz -print -quit)
 mkdir -p "$logs/corpus"
 requests=0 round=0
-while [ $status = 0 ] && [ "$requests" -lt 2000000 ]; do  # one round grows the corpus that the next begins with
+while [ $status = 0 ] && [ "$requests" -lt "$wanted" ]; do  # one round grows the corpus that the next begins with
   round=$((round + 1))
   "$program" -seed=$((seed % 1000000 + round)) -max_total_time=300 -len_control=0 -max_len=4096 -timeout=120 \
     -rss_limit_mb=4096 -artifact_prefix="$logs/crash-" "$logs/corpus" >"$logs/fuzz-$round.log" 2>&1 || status=1
@@ -44,5 +47,5 @@ while [ $status = 0 ] && [ "$requests" -lt 2000000 ]; do  # one round grows the 
   requests=$((requests + ${in_round:-0}))
 done
 say "disk: $requests fuzzed requests in $round rounds"
-echo "disk: $count kills, seed $seed: $([ $status = 0 ] && echo ok || echo FAILED)" | tee "$logs/summary.log"
+echo "disk: $count kills, $wanted requests, seed $seed: $([ $status = 0 ] && echo ok || echo FAILED)" | tee "$logs/summary.log"
 exit $status
