@@ -28,6 +28,11 @@ std::string_view fix_for(std::errc code) {
              "raise it";
     case EIO:
       return "; the storage may be failing: see dmesg, and save what can be read";
+    case ENOENT:
+    case ENOTDIR:
+      return "; check the path, all folders of which must be there";
+    case EROFS:
+      return "; name a file elsewhere";
     case EACCES:
     case EPERM:
       return "; it needs the rights to do so, also in the folder of a new file";

@@ -226,6 +226,8 @@ TEST_F(DiskToolsNativeTest, BadArgumentsAndImages) {
   EXPECT_EQ(crosvm({"disk", "convert", "a.img", "b"}), 35) << "what is it to be?";
   EXPECT_EQ(crosvm({"disk", "convert", "bad.qcow2", "b.img"}), 1);
   EXPECT_THAT(errors_, HasSubstr("bad.qcow2"));
+  EXPECT_EQ(crosvm({"disk", "convert", "a.img", "none/b.img"}), 1);
+  EXPECT_THAT(errors_, HasSubstr("none/b.img: No such file or directory; check the path"));
   EXPECT_EQ(crosvm({"disk", "check", "bad.qcow2"}), 1);
   EXPECT_EQ(crosvm({"disk", "check", "none.qcow2"}), 1);
   EXPECT_EQ(crosvm({"disk", "compact", "/dev/null"}), 1);
