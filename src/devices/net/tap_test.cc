@@ -153,6 +153,29 @@ TEST_P(TapPlaceTest, ATapThatVanishesIsALinkThatStaysDown) {
   send(rig, PacketTap::packet(2));
 }
 
+TEST_P(TapPlaceTest, ADriverComesAndGoesAThousandTimes) {
+  auto rig = card_on(must(attach_tap("mine", 1)), GetParam());
+  const PacketTap host("mine");
+  for (int round = 0; round < 1000; ++round) {
+    // It goes in the middle of traffic of both directions.
+    for (int i = 0; i < 4; ++i) {
+      rig.driver(0).send({writable(1526)});
+      rig.driver(1).send({readable(NetHeader{}), readable(PacketTap::packet(1))});
+      host.send(PacketTap::packet(2));
+    }
+    rig.reset();
+    const auto packet = PacketTap::packet(static_cast<uint8_t>(10 + round % 200));
+    send(rig, packet);
+    std::vector<std::byte> got;
+    do {
+      got = host.next();
+    } while (!got.empty() && got != packet);
+    ASSERT_EQ(got, packet) << round;
+  }
+  EXPECT_FALSE(rig.needs_reset());
+  EXPECT_EQ(status(rig), VIRTIO_NET_S_LINK_UP);
+}
+
 TEST_F(TapTest, AnInterfaceThatIsDownAtTheStartIsALinkThatIsDown) {
   Tap tap = must(attach_tap("mine", 1));
   ASSERT_TRUE(set_interface_up("mine", false));
