@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "bench/block_lane.h"
 #include "bench/processes.h"
+#include "bench/statistics.h"
 #include "bench/vhost_user_client.h"
 #include "devices/block/block_device.h"
 #include "virtio/rig/rig.h"
@@ -109,19 +110,6 @@ void run(Target& target, const Load& load, uint64_t blocks) {
   const auto count = static_cast<double>(ended);
   target.rates.push_back(count / std::chrono::duration<double>(Clock::now() - start).count());
   target.cpu_us.push_back((target.cpu_so_far_ms() - cpu_before) * 1e3 / count);
-}
-
-/// The value below which `share` of all are.
-double quantile(std::vector<double> values, double share) {
-  std::ranges::sort(values);
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
-}
-double median(const std::vector<double>& values) { return quantile(values, 0.5); }
-
-std::vector<double> ratios(const std::vector<double>& first, const std::vector<double>& other) {
-  std::vector<double> each;
-  for (size_t i = 0; i < first.size(); ++i) each.push_back(first[i] / other[i]);
-  return each;
 }
 
 void compare(std::vector<Target>& targets, const Load& load, uint64_t blocks) {
