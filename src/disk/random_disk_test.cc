@@ -108,12 +108,12 @@ class RandomDisk {
     ASSERT_TRUE(made) << made.error().what();
   }
 
-  /// Of up to five parts of any size.
+  /// Of up to five parts, of any number of sectors.
   void make_composite() {
     CompositeDescriptor disk{.length = model_.size(), .components = {}};
     for (uint64_t at = 0; at < model_.size();) {
       const uint64_t left = model_.size() - at;
-      const uint64_t length = disk.components.size() == 4 ? left : 1 + below(left);
+      const uint64_t length = disk.components.size() == 4 ? left : 512 * (1 + below(left / 512));
       const std::string name = "part" + std::to_string(disk.components.size());
       folder_.write(name, std::string_view(model_).substr(at, length));
       disk.components.push_back({.path = name, .offset = at, .writable = true});
@@ -166,9 +166,12 @@ class RandomDisk {
     if (what == 0 && below(4) == 0) return resize();
     if (running_.size() >= kMostRunning || what < 15) return reap(false);
     if (what < 18) return begin(Kind::kFlush, 0, 0);
-    const uint64_t offset = below(model_.size());
+    // What is less than a sector, at the start of a part that was found to be raw, could turn that
+    // into another format, and is refused.
+    const uint64_t unit = image_ == Image::kComposite ? 512 : 1;
+    const uint64_t offset = below(model_.size()) / unit * unit;
     // Mostly less than a block, so that requests meet in one.
-    uint64_t length = 1 + below(below(3) == 0 ? 70'000 : 3000);
+    uint64_t length = unit * (1 + below((below(3) == 0 ? 70'000 : 3000) / unit));
     length = std::min(length, model_.size() - offset);
     if (overlaps(offset, length)) return reap(false);
     if (what < 50 || is_read_only()) {
