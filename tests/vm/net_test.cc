@@ -3,21 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <array>
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "agent_guest.h"
-#include "base/fd.h"
+#include "net_guest.h"
 
 namespace crosvm::test {
 namespace {
@@ -25,60 +18,6 @@ namespace {
 using namespace std::chrono_literals;
 using testing::HasSubstr;
 using testing::Not;
-
-constexpr const char* kHost4 = "10.77.0.1";
-constexpr const char* kHost6 = "fd77::1";
-
-/// A server of the host at a port of its own: keeps what a client sends until that has no more, and
-/// sends it all back.
-class EchoServer {
- public:
-  EchoServer() : listener_(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in6 any{};
-    any.sin6_family = AF_INET6;
-    socklen_t length = sizeof(any);
-    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&any), sizeof(any)), 0);
-    EXPECT_EQ(::listen(listener_.get(), 8), 0);
-    EXPECT_EQ(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&any), &length), 0);
-    port_ = ntohs(any.sin6_port);
-    thread_ = std::thread([this] { serve(); });
-  }
-  ~EchoServer() {
-    ::shutdown(listener_.get(), SHUT_RDWR);
-    thread_.join();
-  }
-  EchoServer(const EchoServer&) = delete;
-  EchoServer& operator=(const EchoServer&) = delete;
-  int port() const { return port_; }
-
- private:
-  void serve() const {
-    while (true) {
-      const Fd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!client) return;
-      std::vector<char> all;
-      std::array<char, 65536> part;
-      ssize_t got = 0;
-      while ((got = ::recv(client.get(), part.data(), part.size(), 0)) > 0) {
-        all.insert(all.end(), part.begin(), part.begin() + got);
-      }
-      for (size_t sent = 0; sent < all.size();) {
-        const ssize_t put =
-            ::send(client.get(), all.data() + sent, all.size() - sent, MSG_NOSIGNAL);
-        if (put <= 0) break;
-        sent += static_cast<size_t>(put);
-      }
-    }
-  }
-
-  Fd listener_;
-  int port_ = 0;
-  std::thread thread_;
-};
-
-void host(const std::string& command) {
-  EXPECT_EQ(std::system(command.c_str()), 0) << command;  // NOLINT: it is ours
-}
 
 struct Card {
   const char* name;
@@ -112,31 +51,6 @@ class NetTest : public testing::TestWithParam<Card> {
     boot.extra = {"--net", net};
     return boot;
   }
-  /// The card's name in the guest, with its addresses set.
-  static std::string set_up(AgentGuest& guest) {
-    const std::string name = guest.output_of(
-        "modprobe virtio_net; cd /sys/class/net; for i in 1 2 3 4 5 6 7 8 9; do "
-        "ls | grep -v -x lo && exit 0; sleep 1; done; exit 1");
-    const std::string card = name.substr(0, name.find('\n'));
-    guest.output_of("ip link set " + card + " up && ip addr add 10.77.0.2/24 dev " + card +
-                    " && ip -6 addr add fd77::2/64 nodad dev " + card);
-    return card;
-  }
-  static void ping(AgentGuest& guest) {
-    for (const char* to : {kHost4, kHost6}) {
-      guest.output_of(std::string("ping -q -c 3 -i 0.2 -W 20 ") + to);
-    }
-  }
-  /// A file goes to the host and comes back, over both protocols, and is the same.
-  static void carry(AgentGuest& guest, const EchoServer& server, int mib) {
-    guest.output_of("head -c " + std::to_string(mib) + "M /dev/urandom > /tmp/there");
-    for (const std::string& to :
-         {std::string("TCP4:") + kHost4, "TCP6:[" + std::string(kHost6) + "]"}) {
-      guest.output_of("socat -t 120 - " + to + ":" + std::to_string(server.port()) +
-                      " < /tmp/there > /tmp/back && [ \"$(sha256sum < /tmp/there)\" = "
-                      "\"$(sha256sum < /tmp/back)\" ]");
-    }
-  }
 };
 INSTANTIATE_TEST_SUITE_P(Cards, NetTest,
                          testing::Values(Card{"Worker", true, false, 1},
@@ -149,9 +63,9 @@ TEST_P(NetTest, CarriesFilesHoweverTheCardIsSetAndComesBack) {
   const EchoServer server;
   AgentGuest guest(boot());
   host(std::string("ip -6 addr add ") + kHost6 + "/64 nodad dev " + tap());
-  std::string card = set_up(guest);
-  ping(guest);
-  carry(guest, server, 16);
+  std::string card = set_up_card(guest);
+  ping_host(guest);
+  carry_file(guest, server, 16);
 
   const std::string features = guest.output_of("ethtool -k " + card);
   for (const char* feature : {"tx-checksumming: on", "tcp-segmentation-offload: on",
@@ -162,13 +76,13 @@ TEST_P(NetTest, CarriesFilesHoweverTheCardIsSetAndComesBack) {
                              "tx on sg on tso on gso on gro on rx-gro-hw on"}) {
     SCOPED_TRACE(toggle);
     guest.output_of("ethtool -K " + card + " " + toggle);
-    carry(guest, server, 2);
+    carry_file(guest, server, 2);
   }
 
   const std::string mtu = guest.output_of("cat /sys/class/net/" + card + "/mtu");
   EXPECT_EQ(mtu, GetParam().made_by_us ? "1500\n" : "9000\n");
   guest.output_of("ip link set " + card + " mtu 1280");
-  carry(guest, server, 2);
+  carry_file(guest, server, 2);
   guest.output_of("ip link set " + card + " mtu " + mtu);
 
   if (GetParam().pairs > 1) {
@@ -176,23 +90,23 @@ TEST_P(NetTest, CarriesFilesHoweverTheCardIsSetAndComesBack) {
                 HasSubstr("Combined:\t" + std::to_string(GetParam().pairs)));
     for (int pairs : {1, GetParam().pairs}) {
       guest.output_of("ethtool -L " + card + " combined " + std::to_string(pairs));
-      carry(guest, server, 4);
+      carry_file(guest, server, 4);
     }
   }
   guest.output_of("ip link set " + card + " promisc on && ip link add link " + card +
                   " name v5 type vlan id 5 && ip link del v5 && ip link set " + card +
                   " promisc off");
-  ping(guest);
+  ping_host(guest);
 
   // The driver comes and goes.
   for (int round = 0; round < 5; ++round) {
     guest.output_of(
         "cd /sys/bus/virtio/drivers/virtio_net && for d in virtio*; do echo $d > unbind && "
         "echo $d > bind; done");
-    card = set_up(guest);
-    ping(guest);
+    card = set_up_card(guest);
+    ping_host(guest);
   }
-  carry(guest, server, 4);
+  carry_file(guest, server, 4);
 
   // The link does.
   host("ip link set " + tap() + " down");

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <string>
@@ -140,14 +141,89 @@ std::string echo_with(const Address& at) {
 constexpr const char* kGuestServer =
     "setsid socat -t 60 VSOCK-LISTEN:1100,fork EXEC:cat < /dev/null > /dev/null 2>&1 &";
 
+/// A program of the host that listens, and takes one connection when it is told to.
+class OneServer {
+ public:
+  explicit OneServer(const Address& at) : fd_(::socket(at.family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    EXPECT_EQ(::bind(fd_.get(), at.get(), at.size), 0) << std::strerror(errno);
+    EXPECT_EQ(::listen(fd_.get(), 1), 0);
+  }
+  Fd accept() const {
+    return readable_soon(fd_.get()) ? Fd(::accept(fd_.get(), nullptr, nullptr)) : Fd();
+  }
+
+ private:
+  Fd fd_;
+};
+
+std::string pattern(size_t bytes) {
+  std::string text;
+  while (text.size() < bytes) text += "crosvm\n";
+  text.resize(bytes);
+  return text;
+}
+
+/// Programs of the host at port 1025 that do not behave as the guest's would wish.
+void expect_odd_peers(AgentGuest& guest, const OneServer& server) {
+  constexpr size_t kBytes = 4 << 20;
+  const auto from_guest = [&guest](const std::string& source) {
+    return guest.shell("timeout 100 sh -c '" + source + " | socat -u - VSOCK-CONNECT:2:1025'")
+        .status;
+  };
+  {  // One that reads late, when the sender has no credit any more.
+    std::string came;
+    std::thread reader([&] {
+      const Fd peer = server.accept();
+      std::this_thread::sleep_for(2s);
+      came = read_to_end(peer);
+    });
+    EXPECT_EQ(from_guest("yes crosvm | head -c " + std::to_string(kBytes)), 0);
+    reader.join();
+    EXPECT_TRUE(came == pattern(kBytes)) << came.size();
+  }
+  // One that dies in the middle of what it is sent.
+  std::thread dying([&] {
+    const Fd peer = server.accept();
+    std::vector<char> part(1 << 16);
+    for (int i = 0; i < 4; ++i) (void)::recv(peer.get(), part.data(), part.size(), 0);
+  });
+  EXPECT_NE(from_guest("yes crosvm"), 124);  // 124: it would have gone on
+  dying.join();
+}
+
 /// What all three have to do; `guest_peer` leads from the host to port 1100 of the guest.
-void expect_sockets(AgentGuest& guest, const Address& guest_peer) {
+void expect_sockets(AgentGuest& guest, const Address& guest_peer, const OneServer& odd) {
   guest.output_of(kDriver);
   EXPECT_THAT(guest.output_of(echo_command("VSOCK-CONNECT:2:1024")), HasSubstr("equal"));
   // Many, one after the other.
-  EXPECT_EQ(guest.output_of("for i in $(seq 50); do echo $i | socat -t 60 - VSOCK-CONNECT:2:1024; "
-                            "done | md5sum"),
-            guest.output_of("seq 50 | md5sum"));
+  const std::string many = std::getenv("CROSVM_TEST_FULL") != nullptr ? "1000" : "50";
+  EXPECT_EQ(guest.output_of("for i in $(seq " + many +
+                            "); do echo $i | socat -t 60 - VSOCK-CONNECT:2:1024; done | md5sum"),
+            guest.output_of("seq " + many + " | md5sum"));
+  if (testing::Test::HasFailure()) return;  // a guest that does not answer would be waited for long
+  expect_odd_peers(guest, odd);
+  guest.output_of(kGuestServer);
+  EXPECT_EQ(echo_with(guest_peer), "");
+}
+
+Fd connect_to(const Address& at) {
+  Fd fd(::socket(at.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(::connect(fd.get(), at.get(), at.size), 0) << std::strerror(errno);
+  return fd;
+}
+
+/// The driver goes and comes back, as in a reboot: connections end, and there are new ones.
+void expect_new_start(AgentGuest& guest, const Address& guest_peer) {
+  if (testing::Test::HasFailure()) return;
+  const Fd old = connect_to(guest_peer);
+  char byte = 'x';
+  EXPECT_EQ(::send(old.get(), &byte, 1, MSG_NOSIGNAL), 1);
+  EXPECT_TRUE(readable_soon(old.get()) && ::recv(old.get(), &byte, 1, 0) == 1);  // it stands
+  guest.output_of(
+      "cd /sys/bus/virtio/drivers/vmw_vsock_virtio_transport && device=$(basename virtio*) && "
+      "echo $device > unbind && echo $device > bind");
+  EXPECT_TRUE(readable_soon(old.get()) && ::recv(old.get(), &byte, 1, 0) <= 0);
+  guest.shell("pkill socat");
   guest.output_of(kGuestServer);
   EXPECT_EQ(echo_with(guest_peer), "");
 }
@@ -160,26 +236,34 @@ class VsockTest : public testing::Test {
 
 TEST_F(VsockTest, OurDeviceLeadsToUnixSockets) {
   EchoServer server(Address::unix_socket(path("service")));
-  AgentGuest guest({.vcpus = 2,
-                    .extra = {"--vsock", "cid=33,backend=user,connect=[1024:" + path("service") +
-                                             "],listen=[1100:" + path("guest") + "]"}});
-  expect_sockets(guest, Address::unix_socket(path("guest")));
+  const OneServer odd(Address::unix_socket(path("odd")));
+  AgentGuest guest(
+      {.vcpus = 2,
+       .extra = {"--vsock", "cid=33,backend=user,connect=[1024:" + path("service") +
+                                ",1025:" + path("odd") + "],listen=[1100:" + path("guest") + "]"}});
+  expect_sockets(guest, Address::unix_socket(path("guest")), odd);
+  expect_new_start(guest, Address::unix_socket(path("guest")));
   // Nothing else is reached.
-  EXPECT_NE(guest.shell("socat -T 5 - VSOCK-CONNECT:2:1025 < /dev/null").status, 0);
+  EXPECT_NE(guest.shell("socat -T 5 - VSOCK-CONNECT:2:1026 < /dev/null").status, 0);
   EXPECT_NE(guest.shell("socat -T 5 - VSOCK-CONNECT:2:22 < /dev/null").status, 0);
+  const Fd held = connect_to(Address::unix_socket(path("guest")));
   EXPECT_EQ(guest.power_off(), 0) << guest.vm().errors();
+  char byte = 0;
+  EXPECT_TRUE(readable_soon(held.get()) && ::recv(held.get(), &byte, 1, 0) <= 0);
   EXPECT_FALSE(std::filesystem::exists(path("guest")));
 }
 
 TEST_F(VsockTest, OurDeviceByVhostUser) {
   EchoServer server(Address::unix_socket(path("service")));
+  const OneServer odd(Address::unix_socket(path("odd")));
   VmProcess device({"--no-syslog", "device", "vsock", "--cid", "33", "--connect",
-                    "1024:" + path("service"), "--listen", "1100:" + path("guest"), "--socket-path",
-                    path("frontend")});
+                    "1024:" + path("service"), "--connect", "1025:" + path("odd"), "--listen",
+                    "1100:" + path("guest"), "--socket-path", path("frontend")});
   AgentGuest guest({.vcpus = 2,
                     .extra = {"--vhost-user", "vsock,socket=" + path("frontend"),
                               "--vhost-user-connect-timeout-ms", "60000"}});
-  expect_sockets(guest, Address::unix_socket(path("guest")));
+  expect_sockets(guest, Address::unix_socket(path("guest")), odd);
+  expect_new_start(guest, Address::unix_socket(path("guest")));
   EXPECT_EQ(guest.power_off(), 0) << guest.vm().errors();
   EXPECT_EQ(device.wait_exit(60s), 0) << device.errors();
 }
@@ -187,11 +271,12 @@ TEST_F(VsockTest, OurDeviceByVhostUser) {
 TEST_F(VsockTest, TheKernelsDevice) {
   if (::access("/dev/vhost-vsock", R_OK | W_OK) != 0) GTEST_SKIP() << "no /dev/vhost-vsock";
   EchoServer server(Address::vsock(VMADDR_CID_ANY, 1024));
+  const OneServer odd(Address::vsock(VMADDR_CID_ANY, 1025));
   AgentGuest guest({.vcpus = 2, .extra = {"--vsock", "cid=33"}});
   VmProcess other(guest_arguments({.extra = {"--vsock", "cid=33"}}, ""));
   EXPECT_EQ(other.wait_exit(60s), 1);
   EXPECT_THAT(other.errors(), HasSubstr("another VM of this host has context ID 33"));
-  expect_sockets(guest, Address::vsock(kCid, 1100));
+  expect_sockets(guest, Address::vsock(kCid, 1100), odd);
   EXPECT_EQ(guest.power_off(), 0) << guest.vm().errors();
 }
 

@@ -1,0 +1,153 @@
+// Network cards under load for long: every kind of traffic through cards of every kind, and drivers
+// that come and go. A sample in CI; all of it with CROSVM_TEST_FULL, which ./dev soak net sets.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "net_guest.h"
+
+namespace crosvm::test {
+namespace {
+
+bool is_full() { return std::getenv("CROSVM_TEST_FULL") != nullptr; }
+
+struct SoakCard {
+  const char* name;
+  bool vhost;
+  int pairs;
+};
+
+std::vector<SoakCard> cards() {
+  if (!is_full()) return {{"VhostOfTwo", true, 2}};
+  return {{"Worker", false, 1},
+          {"WorkerOfFour", false, 4},
+          {"Vhost", true, 1},
+          {"VhostOfFour", true, 4}};
+}
+
+/// One run of iperf3.
+struct Traffic {
+  bool udp;
+  int streams;
+  bool to_guest;
+  bool v6;
+
+  std::string client(int seconds) const {
+    return std::string("iperf3 -f m -c ") + (v6 ? kHost6 : kHost4) + " -t " +
+           std::to_string(seconds) + " -P " + std::to_string(streams) +
+           (udp ? (streams > 1 ? " -u -b 4M" : " -u -b 20M") : "") + (to_guest ? " -R" : "");
+  }
+};
+
+std::vector<Traffic> traffic() {
+  if (!is_full()) return {{false, 8, true, true}, {true, 1, false, false}};
+  std::vector<Traffic> all;
+  for (const bool udp : {false, true}) {
+    for (const int streams : {1, 8}) {
+      for (const bool to_guest : {false, true}) {
+        for (const bool v6 : {false, true}) all.push_back({udp, streams, to_guest, v6});
+      }
+    }
+  }
+  return all;
+}
+
+class NetSoakTest : public testing::TestWithParam<SoakCard> {
+ protected:
+  static constexpr const char* kTap = "soaktap";
+  static constexpr int kMostMtu = 65521;  // of a tap
+
+  void SetUp() override {
+    host(std::string("ip tuntap add mode tap name ") + kTap + " vnet_hdr" +
+         (GetParam().pairs > 1 ? " multi_queue" : ""));
+    host(std::string("ip addr add ") + kHost4 + "/24 dev " + kTap);
+    host("ip link set " + std::string(kTap) + " up mtu " + std::to_string(kMostMtu));
+    host("iperf3 -s -D -I " + pid_file());
+  }
+  void TearDown() override {
+    host("kill $(tr -d '\\0' < " + pid_file() + ")");
+    host(std::string("ip link del ") + kTap);
+  }
+  std::string pid_file() const { return scratch_.path() + "/iperf3.pid"; }
+  static GuestBoot boot() {
+    GuestBoot boot{.vcpus = GetParam().pairs, .memory_mib = 768};
+    boot.extra = {"--net", std::string("tap-name=") + kTap + ",mac=02:00:00:00:77:09,vq-pairs=" +
+                               std::to_string(GetParam().pairs) +
+                               (GetParam().vhost ? ",vhost-net" : "")};
+    return boot;
+  }
+  /// What is below 1280 takes the addresses of IPv6 away.
+  static void set_mtu(AgentGuest& guest, const std::string& card, int mtu) {
+    const std::string command = " mtu " + std::to_string(mtu);
+    host("ip link set " + std::string(kTap) + command);
+    guest.output_of("ip link set " + card + command);
+    if (mtu < 1280) return;
+    host(std::string("ip -6 addr replace ") + kHost6 + "/64 nodad dev " + kTap);
+    guest.output_of("ip -6 addr replace fd77::2/64 nodad dev " + card);
+  }
+  /// Something arrives, and iperf3 finds nothing wrong.
+  static void carry(AgentGuest& guest, const Traffic& traffic) {
+    const std::string client = traffic.client(is_full() ? 3 : 1);
+    SCOPED_TRACE(client);
+    guest.output_of("timeout 120 " + client +
+                    " > /tmp/said 2>&1 || { cat /tmp/said; exit 1; }; awk '/receiver/ { for (i = "
+                    "2; i <= NF; ++i) if ($i == \"Mbits/sec\") rate = $(i - 1) } END { exit !(rate "
+                    "> 0) }' /tmp/said || { cat /tmp/said; exit 2; }");
+  }
+
+ private:
+  ScratchDirectory scratch_;
+};
+INSTANTIATE_TEST_SUITE_P(Cards, NetSoakTest, testing::ValuesIn(cards()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(NetSoakTest, TrafficOfAllKindsAndDriversThatComeAndGo) {
+  const EchoServer server;
+  AgentGuest guest(boot());
+  const std::string card = set_up_card(guest);
+  const std::vector<int> mtus =
+      is_full() ? std::vector{1280, 1500, 9000, kMostMtu} : std::vector{kMostMtu};
+  for (const int mtu : mtus) {
+    SCOPED_TRACE(mtu);
+    set_mtu(guest, card, mtu);
+    ping_host(guest);
+    for (const Traffic& each : traffic()) carry(guest, each);
+    carry_file(guest, server, is_full() ? 128 : 8);
+  }
+  // Of IPv4 alone: nothing smaller is an MTU, and TCP finds no room.
+  set_mtu(guest, card, 68);
+  for (const char* bytes : {"0", "40"}) {
+    guest.output_of(std::string("ping -q -c 5 -i 0.2 -W 20 -s ") + bytes + " " + kHost4);
+  }
+  set_mtu(guest, card, 1500);
+
+  const std::string cycles = is_full() ? "1000" : "6";
+  const AgentResult result = guest.shell(
+      "set -e\n"
+      "cd /sys/bus/virtio/drivers/virtio_net; device=$(basename virtio*)\n"
+      "for i in $(seq " +
+          cycles +
+          "); do\n"
+          "  ping -q -f -c 100000 " +
+          kHost4 +
+          " > /dev/null 2>&1 & load=$!\n"
+          "  echo $device > unbind; echo $device > bind\n"
+          "  kill $load 2>/dev/null || true; wait $load || true\n"
+          "  until card=$(ls /sys/bus/virtio/devices/$device/net); do sleep 0.01; done\n"
+          "  ip link set $card up; ip addr add 10.77.0.2/24 dev $card\n"
+          "  ping -q -c 1 -W 20 " +
+          kHost4 + " > /dev/null\ndone\necho done",
+      std::chrono::minutes(is_full() ? 120 : 5));
+  EXPECT_EQ(result.status, 0) << result.errors;
+  EXPECT_EQ(result.output, "done\n");
+  guest.output_of("ip -6 addr replace fd77::2/64 nodad dev " + card);
+  carry_file(guest, server, 4);
+  EXPECT_EQ(guest.power_off(), 0) << guest.vm().errors();
+}
+
+}  // namespace
+}  // namespace crosvm::test
