@@ -98,6 +98,33 @@ INSTANTIATE_TEST_SUITE_P(Places, NetDeviceTest,
                                   (std::get<1>(info.param) ? "Packed" : "Split");
                          });
 
+TEST_P(NetDeviceTest, TheDriverHearsOfLongPacketsBeforeTheLast) {
+  RigOptions wanted = options();
+  if (wanted.place != RigPlace::kInline) GTEST_SKIP() << "what one turn does";
+  wanted.event_idx = false;  // each time it could hear of it, it does
+  auto rig = make_rig(test_card(), wanted);
+  constexpr int kCount = 4;
+  for (const size_t bytes : {size_t{60}, size_t{40'000}}) {
+    SCOPED_TRACE(bytes);
+    const uint64_t interrupts = bytes == 60 ? 1 : kCount;
+    for (int i = 0; i < kCount; ++i) {
+      rig.driver(kTx).add({readable(NetHeader{}), readable(packet_of(bytes))});
+    }
+    rig.driver(kTx).kick();
+    rig.settle();
+    EXPECT_EQ(rig.driver(kTx).take_interrupts(), interrupts);
+    for (int i = 0; i < kCount; ++i) EXPECT_TRUE(rig.driver(kTx).try_used().has_value());
+    for (int i = 0; i < kCount; ++i) EXPECT_TRUE(network_.receive().has_value());
+
+    for (int i = 0; i < kCount; ++i) rig.driver(kRx).add({writable(50'000)});
+    for (int i = 0; i < kCount; ++i) network_.send({}, packet_of(bytes));
+    rig.driver(kRx).kick();
+    rig.settle();
+    EXPECT_EQ(rig.driver(kRx).take_interrupts(), interrupts);
+    for (int i = 0; i < kCount; ++i) EXPECT_TRUE(rig.driver(kRx).try_used().has_value());
+  }
+}
+
 TEST_P(NetDeviceTest, SaysWhatItIs) {
   auto rig = make_rig();
   EXPECT_EQ(rig.info().device_type, unsigned{VIRTIO_ID_NET});

@@ -61,7 +61,7 @@ Result<NetReceiver::Turn> NetReceiver::serve() {
     if (packet_ == 0 && !TRY(take_packet())) break;
     if (!TRY(deliver())) break;
   }
-  turns_.queue().signal_used_if_needed();
+  pace_.tell(turns_.queue());
   return left > 0 ? Turn::kDone : Turn::kMore;
 }
 
@@ -197,6 +197,7 @@ Result<void> NetReceiver::hand_over() {
   if (!guest_csum_) TRY(all.write<uint8_t>(offsetof(NetHeader, flags), 0));  // §5.1.6.4.1
   TRY(all.write(kNumBuffersAt, static_cast<uint16_t>(count)));
   turns_.queue().push_used_together(used_);
+  pace_.moved(turns_.queue(), packet_);
   hint_ = std::min(count, kMostHeldAhead);
   return {};
 }

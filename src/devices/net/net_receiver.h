@@ -8,6 +8,7 @@
 #include "base/log_limit.h"
 #include "devices/net/net_filter.h"
 #include "devices/net/net_port.h"
+#include "devices/net/signal_pace.h"
 #include "devices/queue_turns.h"
 
 namespace crosvm {
@@ -64,6 +65,7 @@ class NetReceiver {
   std::vector<UsedChain> used_;     // kept for its capacity
   std::vector<GuestSlice> slices_;  // likewise
   EventLoop::TimerId timer_ = 0;    // while a packet waits for more chains
+  SignalPace pace_;
   QueueTurns turns_;
 };
 

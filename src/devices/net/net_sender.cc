@@ -46,9 +46,11 @@ Result<NetSender::Turn> NetSender::serve() {
       queue.undo_pop(*std::move(chain));  // the port calls `sendable`
       break;
     }
+    const uint64_t bytes = chain->device_readable().size();
     queue.push_used(*std::move(chain), 0);
+    pace_.moved(queue, bytes);
   }
-  queue.signal_used_if_needed();
+  pace_.tell(queue);
   return left > 0 ? Turn::kDone : Turn::kMore;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/log_limit.h"
 #include "devices/net/net_port.h"
+#include "devices/net/signal_pace.h"
 #include "devices/queue_turns.h"
 
 namespace crosvm {
@@ -31,6 +32,7 @@ class NetSender {
   LogLimit limit_{"packets of the guest that were refused"};
   uint64_t features_ = 0;
   std::vector<GuestSlice> packet_;  // kept for its capacity
+  SignalPace pace_;
   QueueTurns turns_;
 };
 
