@@ -2,12 +2,12 @@
 # How fast a network card is: net.sh [--json]. docs/bench.md tells how to read it.
 #
 # Environment: BENCH_NET_PARTS ("tap guests"), what is measured; BENCH_NET_SECONDS (2), of each run in guests;
-# BENCH_NET_ROUNDS (3), of these; BENCH_NET_PATHS ("tap vhost-net user"), what connects them.
+# BENCH_NET_ROUNDS (5), of these; BENCH_NET_PATHS ("tap vhost-net user"), what connects them.
 source "$(dirname "$0")/../tools/dev/common.sh"
 source "$root/tools/dev/where.sh"
 source "$root/bench/lib/report.sh"
 
-parts=" ${BENCH_NET_PARTS:-tap guests} " seconds=${BENCH_NET_SECONDS:-2} rounds=${BENCH_NET_ROUNDS:-3}
+parts=" ${BENCH_NET_PARTS:-tap guests} " seconds=${BENCH_NET_SECONDS:-2} rounds=${BENCH_NET_ROUNDS:-5}
 [[ $seconds$rounds =~ ^[1-9][0-9]*$ ]] ||
   usage_error "bench net: BENCH_NET_SECONDS and BENCH_NET_ROUNDS are numbers, not '$seconds' and '$rounds'"
 
@@ -62,7 +62,7 @@ bench_guests() {
     "$root/tools/testhost/run.sh" --timeout 1800 --out "$build/bench/net" -- "${run[@]}" /out >&2 || status=$?
   fi
   [ "$status" = 0 ] || die "the guests ended with status $status" "see the messages above, and build/bench/net"
-  for path in tap vhost-net user; do
+  for path in ${BENCH_NET_PATHS:-tap vhost-net user}; do
     if [ -s "$build/bench/net/$path.skipped" ]; then
       report_skip "$name, $path" "$(cat "$build/bench/net/$path.skipped")"
       continue
