@@ -11,7 +11,7 @@ filter=$2
 shift 2
 mkdir -p "$results"
 results=$(cd "$results" && pwd)
-seconds=2400
+seconds=3600
 [ -z "${CROSVM_TEST_FULL:-}" ] || seconds=9000
 
 # one OUT BIN PROGRAM: the script that runs one program; a crash leaves no XML, which is the caller's to see.
