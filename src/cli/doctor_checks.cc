@@ -8,6 +8,7 @@
 
 #include "base/format.h"
 #include "cli/text_fields.h"
+#include "devices/net/user_net_device.h"
 
 namespace crosvm::doctor {
 namespace {
@@ -165,6 +166,19 @@ Check check_shmem_huge_pages(const Host& host) {
   return check;
 }
 
+Check check_user_network(const Host& host) {
+  Check check{.id = "user-network", .object = std::string(UserNetFactory::kProgram)};
+  auto program = host.find_program(UserNetFactory::kProgram);
+  if (program) {
+    check.cause = format_text("{} serves --net user", *program);
+    return check;
+  }
+  check.status = Status::kNote;
+  check.cause = format_text("--net user cannot be had: {}", program.error().what());
+  check.fix = "install crosvm-worker-net-user beside crosvm or in ../libexec/crosvm/";
+  return check;
+}
+
 Check check_ping(const Host& host) {
   constexpr const char* kPath = "/proc/sys/net/ipv4/ping_group_range";
   Check check{.id = "ping", .object = kPath};
@@ -201,9 +215,9 @@ Check check_memory_locks(const Host& host) {
 
 std::vector<Check> run_checks(const Host& host) {
   std::vector<Check> checks = check_kvm(host);
-  for (auto* check :
-       {check_user_namespaces, check_seccomp, check_io_uring, check_tun, check_vhost_net,
-        check_vhost_vsock, check_shmem_huge_pages, check_ping, check_memory_locks}) {
+  for (auto* check : {check_user_namespaces, check_seccomp, check_io_uring, check_tun,
+                      check_vhost_net, check_vhost_vsock, check_shmem_huge_pages,
+                      check_user_network, check_ping, check_memory_locks}) {
     checks.push_back(check(host));
   }
   return checks;

@@ -22,6 +22,7 @@ Check check_tun(const Host& host);
 Check check_vhost_net(const Host& host);
 Check check_vhost_vsock(const Host& host);
 Check check_shmem_huge_pages(const Host& host);
+Check check_user_network(const Host& host);
 Check check_ping(const Host& host);
 Check check_memory_locks(const Host& host);
 

@@ -14,6 +14,7 @@
 #include <array>
 #include <csignal>
 
+#include "base/companion_program.h"
 #include "base/fd.h"
 #include "hypervisor/kvm/kvm.h"
 
@@ -112,6 +113,7 @@ Host this_host() {
           .make_namespaces = make_namespaces,
           .seccomp_user_notif = seccomp_user_notif,
           .set_up_io_uring = set_up_io_uring,
+          .find_program = [](std::string_view name) { return find_companion_program(name); },
           .probe_stock_guest = probe_kvm};
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -22,6 +23,8 @@ struct Host {
   std::function<int()> make_namespaces;  ///< as the sandbox does, and a mount call inside
   std::function<int()> seccomp_user_notif;
   std::function<int()> set_up_io_uring;
+  /// Where the executable of that name is (find_companion_program).
+  std::function<Result<std::string>(std::string_view name)> find_program;
   std::function<Result<StockGuestProbe>()> probe_stock_guest;
 
   /// A small text file below the root, without white space around it; nullopt when it cannot be

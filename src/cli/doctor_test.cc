@@ -32,6 +32,10 @@ class DoctorTest : public testing::Test {
     host_.make_namespaces = [this] { return namespaces_; };
     host_.seccomp_user_notif = [this] { return seccomp_; };
     host_.set_up_io_uring = [this] { return io_uring_; };
+    host_.find_program = [this](std::string_view name) -> Result<std::string> {
+      if (programs_) return "/usr/bin/" + std::string(name);
+      return fail(Error(std::errc::no_such_file_or_directory, "it is in neither place"));
+    };
     host_.probe_stock_guest = [this]() -> Result<StockGuestProbe> { return probe_; };
     cpu("fpu vmx sse2");
     write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "always [advise] never\n");
@@ -57,6 +61,7 @@ class DoctorTest : public testing::Test {
 
   fs::path root_;
   Host host_;
+  bool programs_ = true;
   std::map<std::string, int> devices_;
   int namespaces_ = 0;
   int seccomp_ = 0;
@@ -210,7 +215,10 @@ TEST_F(DoctorTest, HugePagesPingAndLocksAreNotes) {
   EXPECT_THAT(find("ping").fix, HasSubstr("net.ipv4.ping_group_range=\"0 2147483647\""));
   EXPECT_THAT(find("memory-locks").cause, HasSubstr("8192 KiB"));
   EXPECT_THAT(find("memory-locks").fix, HasSubstr("memlock unlimited"));
-  for (const char* id : {"shmem-huge-pages", "ping", "memory-locks"}) {
+  EXPECT_EQ(find("user-network").status, Status::kOk);
+  programs_ = false;
+  EXPECT_THAT(find("user-network").cause, HasSubstr("in neither place"));
+  for (const char* id : {"shmem-huge-pages", "user-network", "ping", "memory-locks"}) {
     EXPECT_EQ(find(id).status, Status::kNote) << id;
   }
   EXPECT_EQ(status(), 0);

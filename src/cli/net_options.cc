@@ -7,6 +7,7 @@
 
 #include "base/format.h"
 #include "base/key_value.h"
+#include "cli/own_net_options.h"
 #include "base/log.h"
 #include "devices/net/net_config.h"
 #include "pci/pci_address.h"
@@ -136,6 +137,7 @@ Result<Ipv4Address> parse_ipv4(std::string_view text) {
 }
 
 Result<NetRequest> parse_net(std::string_view text) {
+  if (auto own = parse_own_net(text)) return *std::move(own);
   NetRequest request;
   ModeKeys keys;
   std::optional<VhostKey> vhost;

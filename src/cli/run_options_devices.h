@@ -53,7 +53,9 @@ inline constexpr Option kSerialOptions[] = {
 inline constexpr Option kNetOptions[] = {
     Option("net", kKeyValues,
            "Add a network card: tap-name or tap-fd with mac, or host-ip, netmask and mac for a new "
-           "tap; vq-pairs, vhost-net, packed-queue, pci-address, mrg-rxbuf")
+           "tap; vq-pairs, vhost-net, packed-queue, pci-address, mrg-rxbuf. Ours: user, a network "
+           "without privilege, with forward, allow, deny, mac, mtu, ipv4-network, ipv6-network; "
+           "passt with socket, mac, mtu")
         .many()
         .built(),
     Option("host-ip", kOther, "Host address of a new tap")

@@ -6,6 +6,8 @@
 #include "devices/block/block_device.h"
 #include "devices/console/console_device.h"
 #include "devices/net/net_device.h"
+#include "devices/net/passt_net_device.h"
+#include "devices/net/user_net_device.h"
 #include "devices/rng/rng_device.h"
 #include "devices/vsock/vsock_device.h"
 
@@ -14,8 +16,13 @@ namespace crosvm {
 namespace {
 // One line for each device.
 constexpr std::array kDevices = {
-    device_type<BlockFactory>(), device_type<ConsoleFactory>(), device_type<NetFactory>(),
-    device_type<RngFactory>(),   device_type<VsockFactory>(),
+    device_type<BlockFactory>(),
+    device_type<ConsoleFactory>(),
+    device_type<NetFactory>(),
+    device_type<PasstNetFactory>(),
+    device_type<UserNetFactory>(),
+    device_type<RngFactory>(),
+    device_type<VsockFactory>(),
 };
 }  // namespace
 

@@ -1,10 +1,15 @@
 #include "vmm/net_link.h"
 
+#include <sys/socket.h>
+
 #include <utility>
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/socket_pair.h"
 #include "devices/net/net_device.h"
+#include "devices/net/passt_net_device.h"
+#include "devices/net/user_net_device.h"
 
 namespace crosvm {
 namespace {
@@ -18,6 +23,7 @@ struct Opener {
     return adopt_tap(tap.number, pairs);
   }
   Result<Tap> operator()(const TapAddress& address) const { return make_tap(address, pairs); }
+  Result<Tap> operator()(const auto&) const { return fail(Error::invalid("this is no tap")); }
 };
 
 /// What tells the network of a card from that of another VM's card. Not the name of a tap that we
@@ -30,10 +36,47 @@ std::string identity(const NetRequest& request, const Tap& tap) {
   return tap.name;
 }
 
+Result<NetLink> open_user(const UserNetConfig& config, const std::string& name) {
+  NetLink link;
+  link.config = TRY(user_net_card(config));
+  link.request = {
+      .type = std::string(UserNetFactory::kName), .name = name, .text = config.to_text()};
+  if (!config.pci_address.empty()) link.request.pci_address = config.pci_address;
+  link.device = TRY(opened_device<UserNetFactory>(link.request.text, {}));
+  return link;
+}
+
+Result<NetLink> open_passt(const NetRequest& request, const NetRequest::Passt& passt,
+                           const std::string& name, std::string_view vm) {
+  NetLink link;
+  link.config = {
+      .network = passt.socket,
+      .mac = request.mac.value_or(stable_mac(format_text("{}\n{}\n{}", vm, name, passt.socket))),
+      .mtu = passt.mtu,
+      .mrg_rxbuf = request.mrg_rxbuf.value_or(!request.packed_queue),
+      .packed_queue = request.packed_queue};
+  link.request = {.type = std::string(PasstNetFactory::kName),
+                  .name = name,
+                  .text = link.config.to_text(),
+                  .pci_address = request.pci_address};
+  FdPair pair = TRY(make_socket_pair(SOCK_SEQPACKET, "a card on passt"));
+  link.connector = std::move(pair.ours);
+  PasstNetResources resources = TRY(PasstNetFactory::open(link.config));
+  resources.connector = std::move(pair.theirs);
+  link.device = TRY(opened_device<PasstNetFactory>(link.request.text, std::move(resources)));
+  return link;
+}
+
 }  // namespace
 
 Result<NetLink> NetLink::open(const NetRequest& request, const std::string& name,
                               std::string_view vm) {
+  if (const auto* user = std::get_if<UserNetConfig>(&request.network)) {
+    return open_user(*user, name);
+  }
+  if (const auto* passt = std::get_if<NetRequest::Passt>(&request.network)) {
+    return open_passt(request, *passt, name, vm);
+  }
   Tap tap = TRY(std::visit(Opener{request.vq_pairs}, request.network));
   NetLink link;
   link.config = {.network = tap.name,

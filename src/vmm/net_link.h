@@ -22,6 +22,8 @@ struct NetLink {
   /// Runs where devices run; null: the kernel moves the packets.
   std::unique_ptr<OpenedDevice> device;
   std::optional<VhostNetResources> kernel;
+  /// A StreamConnector's end: the device asks there for another connection to `config.network`.
+  Fd connector;
 
   /// `name` names the card in logs; `vm` tells the VM from others, so that the addresses that are
   /// chosen differ. Errors name the card's tap, the cause and the fix.

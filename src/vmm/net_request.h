@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "devices/net/tap.h"
+#include "devices/net/user_net_config.h"
 
 namespace crosvm {
 
@@ -17,8 +18,13 @@ struct NetRequest {
   struct TapFd {
     int number = 0;
   };
-  /// What the guest's card is connected with; an address makes a new tap.
-  using Network = std::variant<TapName, TapFd, TapAddress>;
+  struct Passt {
+    std::string socket;  ///< its path
+    uint16_t mtu = 0;    ///< 0: not told
+  };
+  /// What the guest's card is connected with; an address makes a new tap. The user network has its
+  /// own mac and the like.
+  using Network = std::variant<TapName, TapFd, TapAddress, Passt, UserNetConfig>;
 
   Network network;
   std::optional<MacAddress> mac{};            ///< the guest's; none: chosen

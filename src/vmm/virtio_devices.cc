@@ -29,11 +29,16 @@ Result<VirtioDevices::Device> open_device(DeviceRequest request) {
 }
 
 Result<VirtioDevices::Device> open_net(const NetRequest& request, size_t number,
-                                       std::string_view vm, EventLoop& loop) {
+                                       std::string_view vm, EventLoop& loop,
+                                       std::vector<std::unique_ptr<StreamConnector>>& connectors) {
   const std::string name = format_text("net{}", number);
   NetLink link = TRY(with_context(NetLink::open(request, name, vm), name));
   VirtioDevices::Device device{.request = std::move(link.request),
                                .opened = std::move(link.device)};
+  if (link.connector) {
+    connectors.push_back(
+        TRY(StreamConnector::create(loop, link.config.network, std::move(link.connector))));
+  }
   if (link.kernel) {
     // Shared, as a function must be copyable.
     auto kernel = std::make_shared<VhostNetResources>(*std::move(link.kernel));
@@ -60,7 +65,7 @@ Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost
   }
   const std::string vm = config.name.value_or(config.socket.value_or(""));
   for (size_t i = 0; i < config.nets.size(); ++i) {
-    all.devices.push_back(TRY(open_net(config.nets[i], i, vm, host.loop)));
+    all.devices.push_back(TRY(open_net(config.nets[i], i, vm, host.loop, all.connectors)));
   }
   if (config.vsock) TRY(with_context(all.add_vsock(*config.vsock, host.loop), "vsock"));
   return all;

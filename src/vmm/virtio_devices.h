@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/event_loop.h"
+#include "base/fd.h"
 #include "base/result.h"
+#include "devices/net/stream_connector.h"
 #include "devices/vsock/vsock_host.h"
 #include "jail/workers.h"
 #include "pci/pci_places.h"
@@ -36,6 +38,8 @@ struct VirtioDevices {
   std::vector<std::unique_ptr<ConsoleLink>> consoles;
   /// What the socket device has outside of its process, if it is ours; outlives it.
   std::unique_ptr<VsockHost> vsock_host;
+  /// Those that connect cards again.
+  std::vector<std::unique_ptr<StreamConnector>> connectors;
   /// Behind `devices`: those that other processes serve.
   VhostUserFrontends frontends;
 

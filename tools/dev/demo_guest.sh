@@ -7,7 +7,7 @@
 set -euo pipefail
 
 images=$1 disk=$2
-crosvm=(crosvm run -m 512 -c 2 -i "$images/initrd" -p quiet --block "$disk,root")
+crosvm=(crosvm run -m 512 -c 2 -i "$images/initrd" -p quiet --block "$disk,root" --net user)
 if [ $# -eq 2 ]; then
   exec "${crosvm[@]}" --serial type=stdout,hardware=virtio-console,console,stdin "$images/vmlinuz"
 fi

@@ -121,6 +121,7 @@ configure() {
   mv "$tree/root/dot.profile" "$tree/root/.profile"
   printf 'passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n' > "$tree/etc/nsswitch.conf"
   ln -sfn /proc/self/mounts "$tree/etc/mtab"
+  ln -sfn /run/network/resolv.conf "$tree/etc/resolv.conf"  # where DHCP writes, also on a read-only disk
   for name in run lock; do rm -rf "$tree/var/$name"; done
   ln -s /run "$tree/var/run"
   ln -s /run/lock "$tree/var/lock"

@@ -152,11 +152,12 @@ Result<UserNetConfig> UserNetConfig::parse(const KeyValues& text) {
   std::vector<std::string> allow;
   std::vector<std::string> deny;
   std::vector<std::string> forward;
-  TRY(text.read({kv_key("mac", config.mac), kv_key("mtu", config.mtu),
-                 kv_key("mrg-rxbuf", config.mrg_rxbuf), kv_key("packed-queue", config.packed_queue),
-                 kv_key("ipv4-network", ipv4), kv_key("ipv6-network", ipv6), kv_key("allow", allow),
-                 kv_key("deny", deny), kv_key("forward", forward)},
-                {.positional = false}));
+  TRY(text.read(
+      {kv_key("mac", config.mac), kv_key("mtu", config.mtu), kv_key("mrg-rxbuf", config.mrg_rxbuf),
+       kv_key("packed-queue", config.packed_queue), kv_key("pci-address", config.pci_address),
+       kv_key("ipv4-network", ipv4), kv_key("ipv6-network", ipv6), kv_key("allow", allow),
+       kv_key("deny", deny), kv_key("forward", forward)},
+      {.positional = false}));
   if (config.mtu < kLeastMtu || config.mtu > kMostMtu) {
     return fail(
         Error::invalid(format_text("mtu={}: give {} to {}", config.mtu, kLeastMtu, kMostMtu)));

@@ -42,6 +42,8 @@ struct UserNetConfig {
   uint16_t mtu = 1500;
   bool mrg_rxbuf = true;
   bool packed_queue = false;
+  std::string
+      pci_address;  ///< where it lies, which is none of the device's business; empty: anywhere
   // The network:
   IpRange ipv4{IpAddress::v4(10, 0, 2, 0), 24};  ///< of 8 to 27 bits
   IpRange ipv6;                                  ///< of 64 bits
@@ -55,7 +57,7 @@ struct UserNetConfig {
   UserNetConfig();
   /// Errors: invalid_argument naming the key and what it may be.
   static Result<UserNetConfig> parse(const KeyValues& text);
-  /// The text that parses to this.
+  /// The text that parses to this, pci_address aside.
   std::string to_text() const;
 
   // Who has which address in the guest's network: the host, names, and the guest by DHCP.

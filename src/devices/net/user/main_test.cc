@@ -1,0 +1,12 @@
+// The tests run the card in the process that crosvm would, and other devices in this program.
+
+#include <gmock/gmock.h>
+
+#include "devices/all_devices.h"
+#include "jail/worker.h"
+
+int main(int argc, char** argv) {
+  if (crosvm::is_worker(argc, argv)) return crosvm::worker_main(crosvm::find_device);
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}
