@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -95,7 +97,7 @@ TEST_P(AllowedActsTest, MemoryIsTakenAndGivenBack) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, AllowedActsTest,
                          testing::Values("block_device", "serial_device", "rng_device",
-                                         "vsock_device", "net_device"),
+                                         "vsock_device", "net_device", "net_user_device"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(AllowedActsOfBlockTest, ThreadsThatUseMemoryAndTheImage) {
@@ -144,6 +146,29 @@ TEST(AllowedActsOfRngTest, RandomBytes) {
                      return ::getrandom(bytes, sizeof(bytes), 0) == sizeof(bytes);
                    }),
             kDone);
+}
+
+/// Connections and datagrams of both families, and pings where the host lets who it is ping.
+TEST(AllowedActsOfUserNetTest, SocketsOfTheInternet) {
+  EXPECT_EQ(
+      end_of("net_user_device",
+             [] {
+               for (const int family : {AF_INET, AF_INET6}) {
+                 for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
+                   const Fd socket(::socket(family, type | SOCK_CLOEXEC, 0));
+                   sockaddr_in6 any = {};
+                   any.sin6_family = static_cast<sa_family_t>(family);
+                   if (!socket ||
+                       ::bind(socket.get(), reinterpret_cast<sockaddr*>(&any), sizeof(any)) != 0) {
+                     return false;
+                   }
+                 }
+                 const int ping = family == AF_INET ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6};
+                 const Fd pings(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, ping));
+               }
+               return true;
+             }),
+      kDone);
 }
 
 /// The rng has neither: the policies are each device's own.

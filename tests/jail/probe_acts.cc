@@ -5,6 +5,8 @@
 #include <linux/openat2.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -33,9 +35,19 @@ long bare(long number, Args... arguments) {
   return result < 0 ? -errno : result;
 }
 
-long open_at(const char* path, int flags) { return bare(SYS_openat, AT_FDCWD, path, flags, 0600); }
+/// What an act got it does not keep: the next finds what a device has.
+long closed(long fd) {
+  if (fd >= 0) ::close(static_cast<int>(fd));
+  return fd;
+}
 
-long make_socket(int family, int type) { return bare(SYS_socket, family, type, 0); }
+long open_at(const char* path, int flags) {
+  return closed(bare(SYS_openat, AT_FDCWD, path, flags, 0600));
+}
+
+long make_socket(int family, int type, int protocol = 0) {
+  return closed(bare(SYS_socket, family, type | SOCK_CLOEXEC, protocol));
+}
 
 /// A new process, which ends at once.
 long end_if_child(long pid) {
@@ -57,6 +69,41 @@ long connect_to_a_path(const Targets&) {
 long bind_a_name(const Targets&) {
   sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "\0probe"};
   return bare(SYS_bind, 0, &address, sizeof(address));
+}
+
+/// Local sockets share their names with all that is in the same network.
+long connect_internet_socket_to_a_path(const Targets&) {
+  const long socket = bare(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+  const long result = bare(SYS_connect, socket, &address, sizeof(address));
+  closed(socket);
+  return result;
+}
+
+/// On one of the sockets that it was given.
+long listen_by_a_name(const Targets&) {
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "\0probe"};
+  long result = -ENOTSOCK;
+  for (int fd = 3; fd < 64; ++fd) {
+    struct stat status = {};
+    if (::fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) continue;
+    (void)bare(SYS_bind, fd, &address, sizeof(address));
+    result = bare(SYS_listen, fd, 1);
+    if (result >= 0) return result;
+  }
+  return result;
+}
+
+long set_option(int level, int option) {
+  int value = 1;
+  return bare(SYS_setsockopt, 0, level, option, &value, sizeof(value));
+}
+
+long bring_an_interface_down(const Targets&) {
+  ifreq request = {};
+  request.ifr_name[0] = 'l';
+  request.ifr_name[1] = 'o';
+  return bare(SYS_ioctl, 0, SIOCSIFFLAGS, &request);
 }
 
 long send_to_a_name(const Targets&) {
@@ -177,8 +224,10 @@ long measure_performance(const Targets&) {
 
 constexpr ProbeAct kActs[] = {
     // Files.
-    {"open a file", "openat", [](const Targets&) { return open_at("/etc/passwd", O_RDONLY); }},
-    {"open the root", "openat", [](const Targets&) { return open_at("/", O_RDONLY); }},
+    {"open a file", "openat", [](const Targets&) { return open_at("/etc/passwd", O_RDONLY); },
+     UserNetAnswer::kFails},
+    {"open the root", "openat", [](const Targets&) { return open_at("/", O_RDONLY); },
+     UserNetAnswer::kHarmless},
     {"open the root as a place", "openat", [](const Targets&) { return open_at("/", O_PATH); }},
     {"open /proc", "openat", [](const Targets&) { return open_at("/proc/self/mem", O_RDWR); }},
     {"open /dev/kvm", "openat", [](const Targets&) { return open_at("/dev/kvm", O_RDWR); }},
@@ -188,7 +237,8 @@ constexpr ProbeAct kActs[] = {
      [](const Targets&) {
        struct stat status = {};
        return bare(SYS_newfstatat, AT_FDCWD, "/", &status, 0);
-     }},
+     },
+     UserNetAnswer::kHarmless},
     {"ask for access", "faccessat",
      [](const Targets&) { return bare(SYS_faccessat, AT_FDCWD, "/", 0); }},
     {"list a directory", "getdents64",
@@ -211,22 +261,49 @@ constexpr ProbeAct kActs[] = {
      [](const Targets&) { return bare(SYS_open_by_handle_at, AT_FDCWD, nullptr, 0); }},
     // Sockets.
     {"make an internet socket", "socket",
-     [](const Targets&) { return make_socket(AF_INET, SOCK_STREAM); }},
+     [](const Targets&) { return make_socket(AF_INET, SOCK_STREAM); }, UserNetAnswer::kHarmless},
     {"make an IPv6 socket", "socket",
-     [](const Targets&) { return make_socket(AF_INET6, SOCK_DGRAM); }},
+     [](const Targets&) { return make_socket(AF_INET6, SOCK_DGRAM); }, UserNetAnswer::kHarmless},
+    {"make a raw socket", "socket",
+     [](const Targets&) { return make_socket(AF_INET, SOCK_RAW, IPPROTO_TCP); },
+     UserNetAnswer::kRefused},
+    {"make a raw IPv6 socket", "socket",
+     [](const Targets&) { return make_socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6); },
+     UserNetAnswer::kRefused},
+    {"make a socket of many paths", "socket",
+     [](const Targets&) { return make_socket(AF_INET, SOCK_STREAM, 262); },  // IPPROTO_MPTCP
+     UserNetAnswer::kRefused},
+    {"make a sequenced internet socket", "socket",
+     [](const Targets&) { return make_socket(AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP); },
+     UserNetAnswer::kRefused},
     {"make a local socket", "socket",
-     [](const Targets&) { return make_socket(AF_UNIX, SOCK_STREAM); }},
+     [](const Targets&) { return make_socket(AF_UNIX, SOCK_STREAM); }, UserNetAnswer::kRefused},
     {"make a netlink socket", "socket",
-     [](const Targets&) { return make_socket(AF_NETLINK, SOCK_RAW); }},
+     [](const Targets&) { return make_socket(AF_NETLINK, SOCK_RAW); }, UserNetAnswer::kRefused},
     {"make a packet socket", "socket",
-     [](const Targets&) { return make_socket(AF_PACKET, SOCK_RAW); }},
+     [](const Targets&) { return make_socket(AF_PACKET, SOCK_RAW); }, UserNetAnswer::kRefused},
     {"make a vsock socket", "socket",
-     [](const Targets&) { return make_socket(AF_VSOCK, SOCK_STREAM); }},
+     [](const Targets&) { return make_socket(AF_VSOCK, SOCK_STREAM); }, UserNetAnswer::kRefused},
     {"make a crypto socket", "socket",
-     [](const Targets&) { return make_socket(AF_ALG, SOCK_SEQPACKET); }},
-    {"connect to a path", "connect", connect_to_a_path},
-    {"bind a name", "bind", bind_a_name},
-    {"send to a name", "sendto", send_to_a_name},
+     [](const Targets&) { return make_socket(AF_ALG, SOCK_SEQPACKET); }, UserNetAnswer::kRefused},
+    {"make a pair of sockets", "socketpair",
+     [](const Targets&) {
+       int both[2];
+       return bare(SYS_socketpair, AF_UNIX, SOCK_DGRAM, 0, both);
+     }},
+    {"connect to a path", "connect", connect_to_a_path, UserNetAnswer::kFails},
+    {"connect an internet socket to a path", "socket", connect_internet_socket_to_a_path,
+     UserNetAnswer::kFails},
+    {"bind a name", "bind", bind_a_name, UserNetAnswer::kFails},
+    {"listen by a name", "bind", listen_by_a_name, UserNetAnswer::kFails},
+    {"send to a name", "sendto", send_to_a_name, UserNetAnswer::kFails},
+    {"filter a socket's packets", "setsockopt",
+     [](const Targets&) { return set_option(SOL_SOCKET, SO_ATTACH_FILTER); }},
+    {"mark a socket's packets", "setsockopt",
+     [](const Targets&) { return set_option(SOL_SOCKET, SO_MARK); }},
+    {"take others' addresses", "setsockopt",
+     [](const Targets&) { return set_option(IPPROTO_IP, 19); }},  // IP_TRANSPARENT
+    {"bring an interface down", "ioctl", bring_an_interface_down},
     // Other processes.
     {"trace a process", "ptrace",
      [](const Targets& t) { return bare(SYS_ptrace, PTRACE_SEIZE, t.outside, 0L, 0L); }},
@@ -296,5 +373,12 @@ constexpr ProbeAct kActs[] = {
 }  // namespace
 
 std::span<const ProbeAct> probe_acts() { return kActs; }
+
+bool is_harmless_result(const ProbeAct& act, std::string_view policy, long result) {
+  if (policy == kUserNetPolicy && act.user_net == UserNetAnswer::kRefused) {
+    return result == -EACCES;
+  }
+  return result < 0 || (policy == kUserNetPolicy && act.user_net == UserNetAnswer::kHarmless);
+}
 
 }  // namespace crosvm::test
