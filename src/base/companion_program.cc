@@ -11,20 +11,24 @@
 namespace crosvm {
 namespace {
 
-/// Where this program is. A root without /proc knows what the program was executed as.
-std::string own_path() {
-  char path[PATH_MAX];
-  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof(path));
-  if (length > 0) return {path, static_cast<size_t>(length)};
-  // The kernel hands over an address as a number.
-  const auto* executed = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
-  return executed ? executed : "";
-}
-
 bool is_program(const std::string& path) {
   struct stat facts;
   return ::stat(path.c_str(), &facts) == 0 && S_ISREG(facts.st_mode) &&
          ::access(path.c_str(), X_OK) == 0;
+}
+
+/// Where this program is. A root without /proc, or mounts that are not those of the start, know
+/// only what the program was executed as.
+std::string own_path() {
+  char path[PATH_MAX];
+  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof(path));
+  if (length > 0) {
+    std::string known(path, static_cast<size_t>(length));
+    if (is_program(known)) return known;
+  }
+  // The kernel hands over an address as a number.
+  const auto* executed = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
+  return executed ? executed : "";
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 #include "base/format.h"
 #include "base/key_value.h"
-#include "cli/own_net_options.h"
 #include "base/log.h"
+#include "cli/own_net_options.h"
 #include "devices/net/net_config.h"
 #include "pci/pci_address.h"
 

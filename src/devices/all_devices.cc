@@ -16,12 +16,8 @@ namespace crosvm {
 namespace {
 // One line for each device.
 constexpr std::array kDevices = {
-    device_type<BlockFactory>(),
-    device_type<ConsoleFactory>(),
-    device_type<NetFactory>(),
-    device_type<PasstNetFactory>(),
-    device_type<UserNetFactory>(),
-    device_type<RngFactory>(),
+    device_type<BlockFactory>(),    device_type<ConsoleFactory>(), device_type<NetFactory>(),
+    device_type<PasstNetFactory>(), device_type<UserNetFactory>(), device_type<RngFactory>(),
     device_type<VsockFactory>(),
 };
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <variant>
 
+#include "devices/net/user/guest_address.h"
+
 namespace crosvm {
 namespace {
 
@@ -53,8 +55,12 @@ GuestGate::GuestGate(const UserNetConfig& config)
       gateway6_(config.gateway6()),
       resolver4_(config.resolver4()),
       resolver6_(config.resolver6()),
-      broadcast4_(IpAddress::from_number(config.ipv4.base.number() |
-                                         (0xffffffffU >> config.ipv4.prefix))) {}
+      broadcast4_(
+          IpAddress::from_number(config.ipv4.base.number() | (0xffffffffU >> config.ipv4.prefix))) {
+  for (const PortForward& each : config.forward) {
+    if (each.udp) forwarded_udp_.emplace_back(forward_target(config, each), each.guest.port);
+  }
+}
 
 bool GuestGate::is_host(const IpAddress& address) const {
   return address == gateway4_ || address == gateway6_ || address == resolver4_ ||
@@ -167,12 +173,7 @@ GuestGate::Way GuestGate::judge_flow(const IpFrame& ip, Clock::time_point now) c
 }
 
 bool GuestGate::is_forwarded_udp(const IpAddress& address, uint16_t port) const {
-  return std::ranges::any_of(config_.forward, [&](const PortForward& forward) {
-    if (!forward.udp || forward.guest.port != port) return false;
-    if (forward.guest.address) return *forward.guest.address == address;
-    if (forward.host.address->v6) return address.v6;
-    return address == config_.first_guest4();
-  });
+  return std::ranges::count(forwarded_udp_, Socket(address, port)) > 0;
 }
 
 bool GuestGate::answers_forwarded(const IpFrame& ip, Clock::time_point now) const {

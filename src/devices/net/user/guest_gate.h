@@ -64,6 +64,7 @@ class GuestGate {
   const IpAddress resolver4_;
   const IpAddress resolver6_;
   const IpAddress broadcast4_;
+  std::vector<Socket> forwarded_udp_;  // the guest's
   /// Who has been heard by a forwarded port (the guest's socket, then the other), and when.
   std::map<std::pair<Socket, Socket>, Clock::time_point> heard_;
 };

@@ -17,11 +17,15 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/log_limit.h"
+#include "devices/net/user/guest_address.h"
 
 namespace crosvm {
 namespace {
 
 using Clock = EventLoop::Clock;
+
+/// Connections to a forwarded port that may wait to be taken; the library asks for one.
+constexpr int kBacklog = 128;
 
 /// The library takes the time of its last turn for the present one.
 constexpr std::chrono::milliseconds kOldTime{100};
@@ -120,8 +124,9 @@ struct SlirpStack::State {
 
   static const SlirpCb* callbacks();
   Result<void> start(const UserNetConfig& config);
-  Result<void> forward(const PortForward& forward);
+  Result<void> forward(const PortForward& forward, const IpAddress& target);
   void tell_time();
+  void take_turn();
   int want(int fd, int events);
   void watch(int fd, Watch& watch, short events);
   void refresh();
@@ -198,15 +203,14 @@ Result<void> SlirpStack::State::start(const UserNetConfig& config) {
   slirp = ::slirp_new(&asked, callbacks(), this);
   if (!slirp) return fail(Error::invalid("libslirp refuses this configuration"));
   tell_time();
-  for (const PortForward& each : config.forward) TRY(forward(each));
+  for (const PortForward& each : config.forward) TRY(forward(each, forward_target(config, each)));
   refresh_soon();
   return {};
 }
 
-Result<void> SlirpStack::State::forward(const PortForward& forward) {
-  const IpAddress nobody{.v6 = forward.host.address->v6, .bytes = {}};
+Result<void> SlirpStack::State::forward(const PortForward& forward, const IpAddress& target) {
   const SocketAddress host(*forward.host.address, forward.host.port);
-  const SocketAddress guest(forward.guest.address.value_or(nobody), forward.guest.port);
+  const SocketAddress guest(target, forward.guest.port);
   const int flags = (forward.udp ? SLIRP_HOSTFWD_UDP : 0) | SLIRP_HOSTFWD_V6ONLY;
   if (::slirp_add_hostxfwd(slirp, host.get(), host.size, guest.get(), guest.size, flags) == 0) {
     return {};
@@ -223,10 +227,13 @@ Result<void> SlirpStack::State::forward(const PortForward& forward) {
 }
 
 void SlirpStack::State::tell_time() {
-  const Clock::time_point now = Clock::now();
-  if (now - time_told < kOldTime) return;
-  time_told = now;
-  // As after a poll that failed: no socket is looked at.
+  if (Clock::now() - time_told >= kOldTime) take_turn();
+}
+
+/// Timers, and packets that waited to learn the guest's address. As after a poll that failed: no
+/// socket is looked at.
+void SlirpStack::State::take_turn() {
+  time_told = Clock::now();
   ::slirp_pollfds_poll(slirp, 1, [](int, void*) { return 0; }, this);
 }
 
@@ -238,6 +245,7 @@ int SlirpStack::State::want(int fd, int events) {
     socklen_t size = sizeof(listens);
     entry.listener =
         ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0;
+    if (entry.listener) ::listen(fd, kBacklog);
   }
   short wanted = to_poll(events);
   if (held || (entry.listener && !ledger.admits_tcp())) {
@@ -275,7 +283,9 @@ void SlirpStack::State::watch(int fd, Watch& entry, short events) {
 void SlirpStack::State::refresh_soon() {
   if (std::exchange(refresh_due, true)) return;
   loop.post([this, still = std::weak_ptr(alive)] {
-    if (!still.expired() && refresh_due) refresh();
+    if (still.expired() || !refresh_due) return;
+    take_turn();
+    refresh();
   });
 }
 

@@ -18,28 +18,6 @@
 namespace crosvm {
 namespace {
 
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-Address address_of(const IpAddress& ip, uint16_t port) {
-  Address to;
-  if (ip.v6) {
-    auto* six = reinterpret_cast<sockaddr_in6*>(&to.storage);
-    six->sin6_family = AF_INET6;
-    six->sin6_port = htons(port);
-    std::memcpy(&six->sin6_addr, ip.bytes.data(), 16);
-    to.size = sizeof(*six);
-  } else {
-    auto* four = reinterpret_cast<sockaddr_in*>(&to.storage);
-    four->sin_family = AF_INET;
-    four->sin_port = htons(port);
-    std::memcpy(&four->sin_addr, ip.bytes.data(), 4);
-    to.size = sizeof(*four);
-  }
-  return to;
-}
-
 void write_file(const char* path, const std::string& text) { std::ofstream(path) << text; }
 
 std::string set_up_interface() {
@@ -52,8 +30,8 @@ std::string set_up_interface() {
   if (::ioctl(four.get(), SIOCSIFFLAGS, &loopback) != 0) return "the loopback stays down";
   ifreq more{};
   std::strcpy(more.ifr_name, "lo:1");
-  const Address address = address_of(ip("192.0.2.1"), 0);
-  std::memcpy(&more.ifr_addr, &address.storage, sizeof(sockaddr_in));
+  const SocketAddress address(ip("192.0.2.1"), 0);
+  std::memcpy(&more.ifr_addr, address.get(), sizeof(sockaddr_in));
   if (::ioctl(four.get(), SIOCSIFADDR, &more) != 0) return "no second address";
   in6_ifreq more6{};
   more6.ifr6_prefixlen = 128;
@@ -92,6 +70,22 @@ std::string enter() {
 
 }  // namespace
 
+SocketAddress::SocketAddress(const IpAddress& address, uint16_t port) {
+  if (address.v6) {
+    auto* six = reinterpret_cast<sockaddr_in6*>(&storage);
+    six->sin6_family = AF_INET6;
+    six->sin6_port = htons(port);
+    std::memcpy(&six->sin6_addr, address.bytes.data(), 16);
+    size = sizeof(*six);
+  } else {
+    auto* four = reinterpret_cast<sockaddr_in*>(&storage);
+    four->sin_family = AF_INET;
+    four->sin_port = htons(port);
+    std::memcpy(&four->sin_addr, address.bytes.data(), 4);
+    size = sizeof(*four);
+  }
+}
+
 std::string enter_test_network() {
   static const std::string failed = enter();
   return failed;
@@ -99,9 +93,8 @@ std::string enter_test_network() {
 
 Fd bound_socket(int type, const IpAddress& address, uint16_t port) {
   Fd socket(::socket(address.v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const Address at = address_of(address, port);
-  EXPECT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&at.storage), at.size), 0)
-      << std::strerror(errno);
+  const SocketAddress at(address, port);
+  EXPECT_EQ(::bind(socket.get(), at.get(), at.size), 0) << std::strerror(errno);
   if (type == SOCK_STREAM) {
     EXPECT_EQ(::listen(socket.get(), 16), 0);
   }
@@ -110,8 +103,8 @@ Fd bound_socket(int type, const IpAddress& address, uint16_t port) {
 
 Fd connected_socket(int type, const IpAddress& address, uint16_t port) {
   Fd socket(::socket(address.v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const Address at = address_of(address, port);
-  const int done = ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&at.storage), at.size);
+  const SocketAddress at(address, port);
+  const int done = ::connect(socket.get(), at.get(), at.size);
   EXPECT_TRUE(done == 0 || errno == EINPROGRESS) << std::strerror(errno);
   return socket;
 }

@@ -22,6 +22,14 @@ namespace crosvm {
 /// what kept it from that; empty: nothing.
 std::string enter_test_network();
 
+/// An address and a port as calls of sockets take them.
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  SocketAddress(const IpAddress& address, uint16_t port);
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
 /// A socket of the host that is bound to an address of it, any port if it is 0; does not wait. Of
 /// TCP it listens.
 Fd bound_socket(int type, const IpAddress& address, uint16_t port = 0);

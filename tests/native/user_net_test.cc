@@ -1,0 +1,165 @@
+// The networks without privilege of VMs with a kernel of a few instructions: what their processes
+// are, what listens, and what is left, in a network namespace of the test's own.
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/unix_address.h"
+#include "devices/net/net_namespace.h"
+#include "sandboxed_vm.h"
+
+namespace crosvm::test {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::seconds;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+bool comes(const std::function<bool()>& what) {
+  for (int tries = 0; tries < 3000 && !what(); ++tries) std::this_thread::sleep_for(10ms);
+  return what();
+}
+
+/// Sockets of this network that listen, or are bound to hear from anybody: "tcp 0100007F:1F90".
+std::vector<std::string> listening() {
+  std::vector<std::string> found;
+  for (const std::string table : {"tcp", "tcp6", "udp", "udp6"}) {
+    std::ifstream lines("/proc/thread-self/net/" + table);
+    std::string line;
+    std::getline(lines, line);  // the titles
+    while (std::getline(lines, line)) {
+      std::istringstream words(line);
+      std::string number, local, remote, state;
+      words >> number >> local >> remote >> state;
+      if (state == (table[0] == 't' ? "0A" : "07")) found.push_back(table + " " + local);
+    }
+  }
+  return found;
+}
+
+/// As passt does: takes one connection after the other.
+class Listener {
+ public:
+  explicit Listener(const std::string& path) : path_(path) {
+    auto address = UnixAddress::of(path);
+    EXPECT_EQ(::bind(socket_.get(), address->get(), address->size()), 0);
+    EXPECT_EQ(::listen(socket_.get(), 1), 0);
+  }
+  ~Listener() { ::unlink(path_.c_str()); }
+  Fd accept() const {
+    pollfd waiting{.fd = socket_.get(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(::poll(&waiting, 1, 30'000), 1);
+    return Fd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  }
+
+ private:
+  const std::string path_;
+  Fd socket_{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+};
+
+class NativeUserNetTest : public NativeWorkerTest {
+ protected:
+  void SetUp() override {
+    if (!namespace_.missing().empty()) GTEST_SKIP() << namespace_.missing();
+    ASSERT_TRUE(set_interface_up("lo", true));
+    NativeWorkerTest::SetUp();
+  }
+  TestNamespace namespace_;
+};
+
+TEST_F(NativeUserNetTest, ItsProcessAloneIsInTheNetworkOfTheCaller) {
+  VmProcess vm(arguments({"--net", "user,forward=[tcp:8080-:80]"}));
+  start(vm);
+  for (pid_t pid : workers_) {
+    const bool same = namespace_of(pid, "net") == namespace_of(vm.pid(), "net");
+    EXPECT_EQ(same, name_of(pid) == "net0") << name_of(pid);
+    EXPECT_EQ(status_of(pid)["Seccomp"], "2");
+    EXPECT_EQ(status_of(pid)["CapPrm"], "0000000000000000");
+  }
+  EXPECT_NE(namespace_of(spawner_, "net"), namespace_of(vm.pid(), "net"));
+}
+
+TEST_F(NativeUserNetTest, WhatListensIsWhatWasAskedForAndGoesWithTheVm) {
+  enum class End { kSignal, kKilled, kSpawnerKilled };
+  for (const End end : {End::kSignal, End::kKilled, End::kSpawnerKilled}) {
+    SCOPED_TRACE(static_cast<int>(end));
+    VmProcess vm(arguments({"--net", "user,forward=[tcp:8080-:80]"}));
+    start(vm);
+    EXPECT_THAT(listening(), ElementsAre("tcp 0100007F:1F90"));
+    ::kill(end == End::kSpawnerKilled ? spawner_ : vm.pid(),
+           end == End::kSignal ? SIGTERM : SIGKILL);
+    EXPECT_TRUE(vm.wait_exit(seconds(30)));
+    EXPECT_TRUE(comes([] { return listening().empty(); }));
+    EXPECT_TRUE(ends_soon(all_));
+    (void)::unlink(socket_.c_str());
+  }
+}
+
+TEST_F(NativeUserNetTest, TheEndOfItsProcessIsThatOfTheVm) {
+  VmProcess vm(arguments({"--net", "user"}));
+  start(vm);
+  EXPECT_THAT(listening(), IsEmpty());
+  ::kill(worker("net0"), SIGKILL);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 33);
+  EXPECT_THAT(vm.errors(), HasSubstr("net0: its process was killed by SIGKILL"));
+}
+
+TEST_F(NativeUserNetTest, SaysWhatIsWrong) {
+  EXPECT_THAT(refusal({"--net", "user", "--disable-sandbox"}),
+              AllOf(HasSubstr("--net user"), HasSubstr("--disable-sandbox")));
+  const Fd taken(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_port = htons(8080);
+  ASSERT_EQ(::bind(taken.get(), reinterpret_cast<sockaddr*>(&at), sizeof(at)), 0);
+  ASSERT_EQ(::listen(taken.get(), 1), 0);
+  EXPECT_THAT(refusal({"--net", "user,forward=[tcp:8080-:80]"}),
+              AllOf(HasSubstr("net0"), HasSubstr("127.0.0.1:8080"), HasSubstr("another port")));
+  EXPECT_THAT(refusal({"--net", "passt,socket=" + scratch_.path() + "/none"}),
+              AllOf(HasSubstr("net0"), HasSubstr("start passt there first")));
+}
+
+TEST_F(NativeUserNetTest, PasstMayGoAndComeBack) {
+  for (const bool sandbox : {true, false}) {
+    SCOPED_TRACE(sandbox);
+    const std::string path = scratch_.path() + "/passt";
+    std::vector<std::string> flags = {"--net", "passt,socket=" + path};
+    if (!sandbox) flags.emplace_back("--disable-sandbox");
+    auto passt = std::make_unique<Listener>(path);
+    VmProcess vm(arguments(flags));
+    Fd connection = passt->accept();
+    ASSERT_TRUE(vm.wait_for("!", seconds(30))) << vm.errors();
+    for (int round = 0; round < 2; ++round) {
+      connection = Fd();
+      passt.reset();
+      std::this_thread::sleep_for(700ms);  // in which it is asked for once or more
+      passt = std::make_unique<Listener>(path);
+      connection = passt->accept();
+      ASSERT_TRUE(connection) << vm.errors();
+    }
+    vm.signal(SIGTERM);
+    EXPECT_TRUE(vm.wait_exit(seconds(30)));
+    EXPECT_THAT(vm.errors(), AllOf(HasSubstr("the link is down"), HasSubstr("the link is up")));
+    (void)::unlink(socket_.c_str());
+  }
+}
+
+}  // namespace
+}  // namespace crosvm::test
