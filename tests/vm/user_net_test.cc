@@ -9,7 +9,6 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -25,6 +24,7 @@
 
 #include "agent_guest.h"
 #include "base/fd.h"
+#include "other_program.h"
 #include "vm_process.h"
 
 namespace crosvm::test {
@@ -185,22 +185,14 @@ bool comes_about(const std::function<bool()>& fact) {
 /// passt, as Debian has it, in the network of the thread that starts it.
 class Passt {
  public:
-  explicit Passt(const std::string& socket) : pid_(::fork()) {
-    if (pid_ == 0) {
-      ::execlp("passt", "passt", "--foreground", "--runas", "0", "--socket", socket.c_str(),
-               nullptr);
-      ::_exit(127);
-    }
+  explicit Passt(const std::string& socket)
+      : program_({"passt", "--foreground", "--runas", "0", "--socket", socket}) {
     struct stat facts;
     EXPECT_TRUE(comes_about([&] { return ::stat(socket.c_str(), &facts) == 0; })) << socket;
   }
-  ~Passt() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
 
  private:
-  pid_t pid_;
+  OtherProgram program_;
 };
 
 class UserNetVmTest : public testing::Test {
