@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <array>
 #include <mutex>
 
 namespace crosvm {
@@ -9,6 +10,10 @@ namespace {
 
 // Written by the thread itself only, but read by its signal handler at any moment.
 thread_local std::atomic<Vcpu*> running_vcpu = nullptr;
+
+/// The second is for when the user's queue of signals (RLIMIT_SIGPENDING) is full, which another
+/// process of the user may have done: real-time signals are refused then, others are not.
+std::array<int, 2> kick_signals() { return {SIGRTMIN, SIGURG}; }
 
 void on_kick(int) {
   if (Vcpu* const vcpu = running_vcpu.load(std::memory_order_relaxed)) {
@@ -21,7 +26,7 @@ void install_handler() {
   std::call_once(once, [] {
     struct sigaction action = {};
     action.sa_handler = on_kick;  // without SA_RESTART: a system call must come back, too
-    CHECK(::sigaction(SIGRTMIN, &action, nullptr) == 0);
+    for (int number : kick_signals()) CHECK(::sigaction(number, &action, nullptr) == 0);
   });
 }
 
@@ -33,7 +38,7 @@ ScopedVcpuKick::ScopedVcpuKick(Vcpu& vcpu) {
   running_vcpu = &vcpu;
   sigset_t set;
   ::sigemptyset(&set);
-  ::sigaddset(&set, SIGRTMIN);
+  for (int number : kick_signals()) ::sigaddset(&set, number);
   CHECK(::pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0);
 }
 
@@ -41,7 +46,9 @@ ScopedVcpuKick::~ScopedVcpuKick() { running_vcpu = nullptr; }
 
 void kick_vcpu_thread(pthread_t thread) {
   install_handler();  // the signal's default action would end the process
-  ::pthread_kill(thread, SIGRTMIN);
+  for (int number : kick_signals()) {
+    if (::pthread_kill(thread, number) == 0) return;
+  }
 }
 
 KickTimer::KickTimer(std::chrono::milliseconds timeout)

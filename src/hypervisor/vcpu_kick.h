@@ -9,8 +9,9 @@
 
 #include "hypervisor/hypervisor.h"
 
-/// Taking a thread out of the guest: SIGRTMIN, whose handler sets the immediate exit of the vCPU
-/// that the thread runs. So a kick that comes just before the thread enters the guest is not lost.
+/// Taking a thread out of the guest: SIGRTMIN (or SIGURG, where that finds no room), whose handler
+/// sets the immediate exit of the vCPU that the thread runs. So a kick that comes just before the
+/// thread enters the guest is not lost.
 namespace crosvm {
 
 /// Makes the calling thread the one that runs `vcpu`: a kick ends its present or next `run`.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -38,6 +39,23 @@ struct Workers::State {
 
 namespace {
 
+/// The lines of resolv.conf(5) but those that name an interface ("fe80::1%eth0"): who looks up its
+/// number needs calls that the process may not make.
+std::string without_scopes(std::string_view text, const std::string& device) {
+  std::string kept;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    if (line.contains('%')) {
+      log::warn("{}: /etc/resolv.conf: `{}` is left out: it is reached by one interface alone",
+                device, line);
+    } else {
+      kept.append(line).append("\n");
+    }
+  }
+  return kept;
+}
+
 /// Who resolves names for this host, as libraries read it; empty where that is not known.
 std::string read_resolv_conf(const std::string& device) {
   constexpr size_t kMostBytes = 16 << 10;
@@ -48,7 +66,7 @@ std::string read_resolv_conf(const std::string& device) {
                   : Result<size_t>(fail(std::move(file).error()));
   if (!got) log::warn("{}: the guest cannot look up names: {}", device, got.error().what());
   text.resize(got.value_or(0));
-  return text;
+  return without_scopes(text, device);
 }
 
 Result<WorkerProgram> program_for(const DeviceType& type) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -68,6 +69,19 @@ TEST_F(NativeLifeTest, WithoutExtendedStatusAResetIsZero) {
   std::erase(arguments, "--extended-status");
   VmProcess vm(arguments);
   EXPECT_EQ(vm.wait_exit(seconds(30)), 0);
+}
+
+/// Whose user's queue of signals is full can be sent no real-time signal.
+TEST_F(NativeLifeTest, ASignalEndsTheVmAlthoughNoMoreCanBeQueued) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_SIGPENDING, &before), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_SIGPENDING, &none), 0);
+  VmProcess vm(run("spin"));
+  EXPECT_EQ(::setrlimit(RLIMIT_SIGPENDING, &before), 0);
+  ASSERT_TRUE(vm.wait_for("!", seconds(30)));
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 0) << vm.errors();
 }
 
 TEST_F(NativeLifeTest, ATripleFaultIsAStop) {

@@ -54,8 +54,17 @@ std::string AgentGuest::fate() {
 
 std::string AgentGuest::output_of(const std::string& command) {
   AgentResult result = shell(command);
-  EXPECT_EQ(result.status, 0) << command << "\n" << result.output << result.errors;
+  EXPECT_EQ(result.status, 0) << command << "\n" << result.output << result.errors << stuck(result);
   return result.output;
+}
+
+std::string AgentGuest::stuck(const AgentResult& result) {
+  if (!result.timed_out) return "";
+  const AgentResult facts =
+      shell("tail -n +1 /sys/block/vd*/inflight; cat /proc/interrupts; dmesg | tail -n 20",
+            std::chrono::seconds(30));
+  agent_.reset();  // what follows would be stuck as well
+  return "stuck; the guest then:\n" + facts.output;
 }
 
 std::optional<int> AgentGuest::power_off() {

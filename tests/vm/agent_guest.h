@@ -30,6 +30,8 @@ class AgentGuest {
   VmProcess& vm() { return *vm_; }
 
  private:
+  /// What the guest waits for when a command took too long; nothing is asked of it afterwards.
+  std::string stuck(const AgentResult& result);
   /// How the VM ended, once the agent's connection has: what it says last comes after that.
   std::string fate();
   Result<void> wait_ready(std::chrono::seconds timeout);

@@ -26,7 +26,11 @@ NetReceiver::NetReceiver(EventLoop& loop, DeviceEvents& events, NetPort& port)
     : loop_(loop),
       port_(port),
       spill_(kNetHeaderBytes + kMostPacketBytes),
-      turns_(loop, events, [this] { return serve(); }) {}
+      turns_(loop, events, [this]() -> Result<Turn> {
+        auto turn = serve();
+        if (!turn) port_.listen(false);  // of a broken ring nobody takes more
+        return turn;
+      }) {}
 
 NetReceiver::~NetReceiver() { cancel_timer(); }
 

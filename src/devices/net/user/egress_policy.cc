@@ -25,7 +25,7 @@ constexpr std::string_view kDenied[] = {
     "fe80::/10",           // link-local
     "fec0::/10",           // site-local
     "ff00::/8",            // multicast
-    "fd00:ec2::254/128",   // metadata of Amazon
+    "fd00:ec2::/32",       // metadata and credentials of Amazon
     "fd20:ce::254/128",    // metadata of Google
     "fd00:c1::a9fe:a9fe/128",  // metadata of Oracle
     "fd00:42::42/128",         // metadata of Scaleway

@@ -11,6 +11,7 @@ constexpr size_t kArpBytes = 28;
 constexpr size_t kTcpHeaderBytes = 20;
 constexpr size_t kUdpHeaderBytes = 8;
 constexpr size_t kIcmpHeaderBytes = 8;
+constexpr uint16_t kTcpUrgent = 0x20;       // of the word with the flags
 constexpr uint16_t kFragmentBits = 0xbfff;  // all of flags and offset but "don't fragment"
 
 GuestFrame read_arp(std::span<const uint8_t> frame) {
@@ -112,6 +113,23 @@ GuestFrame read_guest_frame(std::span<const uint8_t> frame) {
     default:
       return RefusedFrame{"neither ARP nor IP"};
   }
+}
+
+void clear_urgent(std::span<uint8_t> frame, const IpFrame& ip) {
+  if (ip.protocol != kProtocolTcp) return;
+  uint8_t* flags = &frame[ip.payload_at + 12];
+  uint8_t* checksum = &frame[ip.payload_at + 16];
+  uint8_t* pointer = &frame[ip.payload_at + 18];
+  const uint16_t before = load_be16(flags);
+  if ((before & kTcpUrgent) == 0) return;
+  const auto after = static_cast<uint16_t>(before & ~kTcpUrgent);
+  const auto complement = [](uint16_t word) { return static_cast<uint16_t>(~word); };
+  // What changes is taken out of the checksum and put into it (RFC 1624).
+  const uint32_t sum = uint32_t{complement(load_be16(checksum))} + complement(before) + after +
+                       complement(load_be16(pointer));
+  store_be16(flags, after);
+  store_be16(pointer, 0);
+  store_be16(checksum, internet_checksum(sum));
 }
 
 uint32_t add_to_checksum(std::span<const uint8_t> bytes, uint32_t sum) {

@@ -62,6 +62,10 @@ using GuestFrame = std::variant<ArpFrame, IpFrame, RefusedFrame>;
 /// behind can read it in another way.
 GuestFrame read_guest_frame(std::span<const uint8_t> frame);
 
+/// Makes urgent data of TCP plain data, where it stands in the stream: a library may take the
+/// pointer at its word, and it tells of no byte that it does not have.
+void clear_urgent(std::span<uint8_t> frame, const IpFrame& ip);
+
 /// The sum of the Internet (RFC 1071) over `bytes`, to be finished by internet_checksum.
 uint32_t add_to_checksum(std::span<const uint8_t> bytes, uint32_t sum = 0);
 /// The checksum in the order of the host: store_be16 it.

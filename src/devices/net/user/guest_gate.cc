@@ -32,6 +32,7 @@ constexpr size_t kMostHeard = 1024;
 const IpAddress kBroadcast = IpAddress::v4(255, 255, 255, 255);
 const IpAddress kLoopback4 = IpAddress::v4(127, 0, 0, 1);
 const IpAddress kLoopback6 = *IpAddress::parse("::1");
+const IpRange kLoopback4Range = *IpRange::parse("127.0.0.0/8");
 const IpAddress kDhcpv6Servers = *IpAddress::parse("ff02::1:2");
 /// What the library takes for its own address of the link, whatever the network is.
 const IpAddress kGatewayOfLink = *IpAddress::parse("fe80::2");
@@ -157,7 +158,7 @@ GuestGate::Way GuestGate::judge_flow(const IpFrame& ip, Clock::time_point now) c
   }
   // What belongs to no connection gets no answer but a reset, and reaches nobody.
   if (ip.protocol == kProtocolTcp && !begins_tcp(ip)) return Way::kPass;
-  if (answers_forwarded(ip, now)) return Way::kPass;
+  if (answers_forwarded(ip, now) && may_be_answered(ip)) return Way::kPass;
   if (ip.destination == gateway4_ || ip.destination == gateway6_) {
     const IpAddress& loopback = ip.source.v6 ? kLoopback6 : kLoopback4;
     return policy_.allows(loopback, ip.destination_port) ? Way::kPass : Way::kDeny;
@@ -174,6 +175,19 @@ GuestGate::Way GuestGate::judge_flow(const IpFrame& ip, Clock::time_point now) c
 
 bool GuestGate::is_forwarded_udp(const IpAddress& address, uint16_t port) const {
   return std::ranges::count(forwarded_udp_, Socket(address, port)) > 0;
+}
+
+/// Whoever sends to a port that is bound to more than the loopback may say that he is anybody: such
+/// an answer goes nowhere where the guest could not go by itself.
+bool GuestGate::may_be_answered(const IpFrame& ip) const {
+  const bool from_loopback = std::ranges::all_of(config_.forward, [&](const PortForward& forward) {
+    return !forward.udp || forward.guest.port != ip.source_port ||
+           kLoopback4Range.contains(*forward.host.address) || *forward.host.address == kLoopback6;
+  });
+  if (from_loopback) return true;
+  const bool host = (ip.source.v6 ? config_.ipv6 : config_.ipv4).contains(ip.destination);
+  const IpAddress& loopback = ip.source.v6 ? kLoopback6 : kLoopback4;
+  return policy_.allows(host ? loopback : ip.destination, ip.destination_port);
 }
 
 bool GuestGate::answers_forwarded(const IpFrame& ip, Clock::time_point now) const {

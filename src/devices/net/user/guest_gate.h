@@ -55,6 +55,7 @@ class GuestGate {
   bool is_guest(const IpAddress& address) const;
   bool asks_for_address(const IpFrame& ip) const;
   bool is_forwarded_udp(const IpAddress& address, uint16_t port) const;
+  bool may_be_answered(const IpFrame& ip) const;
   bool answers_forwarded(const IpFrame& ip, Clock::time_point now) const;
 
   const UserNetConfig config_;

@@ -212,6 +212,36 @@ TEST(GuestGateTest, AForwardedPortAnswersThoseThatItHasHeard) {
   EXPECT_EQ(from(5000, gateway, 1, now + std::chrono::seconds(3)), Way::kDeny);
 }
 
+TEST(GuestGateTest, APortOfAllAddressesAnswersNobodyWhomThePolicyDenies) {
+  const auto now = GuestGate::Clock::now();
+  GuestGate gate = gate_of("forward=[udp:0.0.0.0:5000-:5000]");
+  const auto answer_to = [&](const IpAddress& to) {
+    gate.note_for_guest(udp_frame(to, 7777, kGuest, 5000, {1}), now);
+    return gate.judge(udp_frame(kGuest, 5000, to, 7777, {1}), now).way;
+  };
+  EXPECT_EQ(answer_to(kServer), Way::kPass);
+  EXPECT_EQ(answer_to(ip("10.0.2.2")), Way::kDeny) << "anybody may say that he is the gateway";
+  EXPECT_EQ(answer_to(ip("169.254.169.254")), Way::kDeny);
+}
+
+TEST(GuestFrameTest, UrgentDataBecomesPlainData) {
+  for (const auto& [from, to] : {std::pair(kGuest, kServer), std::pair(kGuest6, kServer6)}) {
+    const TcpSegment plain{.flags = kTestAck, .data = {1, 2, 3}};
+    const Bytes expected = tcp_frame(from, 1000, to, 80, plain);
+    const auto read = std::get<IpFrame>(read_guest_frame(expected));
+    // As a guest sends it: the checksum covers the flag and a pointer beyond the data.
+    Bytes payload(expected.begin() + static_cast<ptrdiff_t>(read.payload_at), expected.end());
+    payload[13] |= 0x20;
+    store_be16(&payload[18], 0xfffe);
+    store_be16(&payload[16], 0);
+    Bytes urgent = ip_frame(from, to, kProtocolTcp, payload, 16);
+    clear_urgent(urgent, read);
+    EXPECT_EQ(urgent, expected);
+    clear_urgent(urgent, read);
+    EXPECT_EQ(urgent, expected);
+  }
+}
+
 TEST(GuestGateTest, OtherNetworks) {
   const GuestGate gate = gate_of("ipv4-network=192.168.64.0/20,ipv6-network=\"fd12:3456::/64\"");
   EXPECT_EQ(way(gate, tcp_frame(ip("192.168.70.1"), 1, kServer, 80)), Way::kPass);

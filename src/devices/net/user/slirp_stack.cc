@@ -17,6 +17,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/log_limit.h"
+#include "devices/net/user/dhcp_clients.h"
 #include "devices/net/user/guest_address.h"
 
 namespace crosvm {
@@ -45,6 +46,14 @@ int from_poll(short events) {
   int bits = 0;
   for (auto [theirs, ours] : kPollBits) bits |= (events & ours) != 0 ? theirs : 0;
   return bits;
+}
+
+/// What the library is told of a socket. It reads where it is told of an error, and stops the
+/// process when it has no room to read into, which is when it did not ask to read: the write that
+/// it asked for then finds the error.
+int answer(short asked, short found) {
+  if ((asked & POLLIN) != 0) return from_poll(found);
+  return (found & (POLLOUT | POLLERR | POLLHUP)) != 0 ? SLIRP_POLL_OUT : 0;
 }
 
 in_addr to_in_addr(const IpAddress& address) {
@@ -105,10 +114,13 @@ struct SlirpStack::State {
   Slirp* slirp = nullptr;
   std::unordered_map<int, Watch> watches;
   std::vector<pollfd> polled;  // as of the last turn
+  std::vector<short> asked;    // of each, what the library asked for
   uint64_t turn = 0;
   EventLoop::TimerId timer = 0;
   Clock::time_point time_told{};
   bool held = false;
+  bool answered = false;  // a frame went to the guest
+  DhcpClients dhcp;
   bool refresh_due = false;
   std::optional<FlowLedger::Socket> udp_at_hand;  // of the frame that is being taken
   LogLimit limit{"messages about the guest's network"};
@@ -138,6 +150,7 @@ const SlirpCb* SlirpStack::State::callbacks() {
   static const SlirpCb kCallbacks = [] {
     SlirpCb call{};
     call.send_packet = [](const void* frame, size_t size, void* state) -> ssize_t {
+      static_cast<State*>(state)->answered = true;
       static_cast<State*>(state)->to_guest({static_cast<const uint8_t*>(frame), size});
       return static_cast<ssize_t>(size);
     };
@@ -254,6 +267,7 @@ int SlirpStack::State::want(int fd, int events) {
   entry.turn = turn;
   watch(fd, entry, static_cast<short>(wanted & (POLLIN | POLLOUT | POLLPRI)));
   polled.push_back({.fd = fd, .events = wanted, .revents = 0});
+  asked.push_back(to_poll(events));
   return static_cast<int>(polled.size() - 1);
 }
 
@@ -294,6 +308,7 @@ void SlirpStack::State::refresh() {
   refresh_due = false;
   ++turn;
   polled.clear();
+  asked.clear();
   uint32_t wait_ms = UINT32_MAX;
   ::slirp_pollfds_fill(
       slirp, &wait_ms,
@@ -316,9 +331,10 @@ void SlirpStack::State::serve() {
   ::slirp_pollfds_poll(
       slirp, found < 0 ? 1 : 0,
       [](int index, void* at) {
-        const auto& polled = static_cast<State*>(at)->polled;
+        const auto* state = static_cast<State*>(at);
         const auto place = static_cast<size_t>(index);
-        return index < 0 || place >= polled.size() ? 0 : from_poll(polled[place].revents);
+        if (index < 0 || place >= state->polled.size()) return 0;
+        return answer(state->asked[place], state->polled[place].revents);
       },
       this);
   refresh();
@@ -343,8 +359,14 @@ bool SlirpStack::input(std::span<const uint8_t> frame, const GuestGate::Judgemen
     if (!state_->ledger.admits_udp(guest)) return false;
     state_->udp_at_hand = guest;
   }
+  // Padding is no part of the packet, but the library would take it for data of IPv6.
+  if (ip.end != 0) frame = frame.first(ip.end);
+  const auto client = DhcpClients::of(frame, ip);
+  if (client && !state_->dhcp.admits(*client)) return true;
   state_->tell_time();
+  state_->answered = false;
   ::slirp_input(state_->slirp, frame.data(), static_cast<int>(frame.size()));
+  if (client) state_->dhcp.note(*client, state_->answered);
   state_->udp_at_hand.reset();
   state_->refresh_soon();
   return true;

@@ -92,10 +92,11 @@ NetPort::Sent UserNetPort::send(const NetHeader&, const ChainBuffers& packet) {
   return Sent::kDone;
 }
 
-void UserNetPort::take(std::span<const uint8_t> frame) {
+void UserNetPort::take(std::span<uint8_t> frame) {
   const GuestGate::Judgement judgement = gate_.judge(frame);
   switch (judgement.way) {
     case GuestGate::Way::kPass:
+      clear_urgent(frame, judgement.ip);
       if (!stack_->input(frame, judgement)) deny(frame, judgement.ip, true);
       return;
     case GuestGate::Way::kEcho:

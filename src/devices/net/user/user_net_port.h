@@ -39,7 +39,7 @@ class UserNetPort : public NetPort {
 
  private:
   UserNetPort(EventLoop& loop, const UserNetConfig& config);
-  void take(std::span<const uint8_t> frame);
+  void take(std::span<uint8_t> frame);
   void give(std::span<const uint8_t> frame);
   void deny(std::span<const uint8_t> frame, const IpFrame& ip, bool full);
   void wake();

@@ -75,6 +75,35 @@ TEST_F(UserNetPortTest, TheGuestGetsItsAddressByDhcp) {
   EXPECT_TRUE(has(Bytes{1, 4, 255, 255, 255, 0})) << "the mask";
 }
 
+TEST_F(UserNetPortTest, ManyCardsAskForAddressesAndTheFirstOnesAreServed) {
+  TestGuest guest;
+  int answered = 0;
+  for (int card = 0; card < 300; ++card) {
+    const auto number = static_cast<uint16_t>(card);
+    guest.send(dhcp_discover(
+        {0x02, 0, 0, 1, static_cast<uint8_t>(number >> 8), static_cast<uint8_t>(number & 0xff)}));
+    guest.idle(milliseconds(1));
+    answered += guest.take_all().empty() ? 0 : 1;
+  }
+  EXPECT_EQ(answered, 16);
+  guest.send(dhcp_discover({0x02, 0, 0, 1, 0, 7}));
+  EXPECT_TRUE(guest.wait_protocol(kProtocolUdp)) << "who has an address keeps it";
+}
+
+TEST_F(UserNetPortTest, PaddingIsNoData) {
+  for (const bool v6 : {false, true}) {
+    SCOPED_TRACE(v6);
+    TestGuest guest;
+    guest.announce();
+    const Fd server = bound_socket(SOCK_DGRAM, v6 ? kServer6 : kServer);
+    Bytes frame = udp_frame(v6 ? kGuest6 : kGuest, 1234, v6 ? kServer6 : kServer, port_of(server),
+                            bytes_of("four"));
+    frame.resize(frame.size() + 30, 'x');
+    guest.send(frame);
+    EXPECT_EQ(host_receives(guest, server), bytes_of("four"));
+  }
+}
+
 TEST_F(UserNetPortTest, RoutersAndAddressesAreAnswered) {
   TestGuest guest;
   guest.send(arp_request(kGuest, ip("10.0.2.2")));

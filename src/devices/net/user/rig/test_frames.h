@@ -108,8 +108,8 @@ inline Bytes neighbour_advertisement(const IpAddress& from, const IpAddress& to)
 }
 
 /// DHCPDISCOVER.
-inline Bytes dhcp_discover() {
-  Bytes bootp = Bytes{1, 1, 6, 0} + be32(0x12345678) + Bytes(20) + bytes_of(kTestMac) + Bytes(10) +
+inline Bytes dhcp_discover(const MacAddress& client = kTestMac) {
+  Bytes bootp = Bytes{1, 1, 6, 0} + be32(0x12345678) + Bytes(20) + bytes_of(client) + Bytes(10) +
                 Bytes(64 + 128) + Bytes{0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255};
   bootp.resize(300);
   return udp_frame(ip("0.0.0.0"), 68, ip("255.255.255.255"), 67, bootp);
