@@ -142,7 +142,7 @@ Check check_vhost_net(const Host& host) {
 
 Check check_vhost_vsock(const Host& host) {
   return check_node(host, {.id = "vhost-vsock", .object = "/dev/vhost-vsock"}, "vhost_vsock",
-                    "no --vsock");
+                    "no --vsock but with backend=user");
 }
 
 Check check_shmem_huge_pages(const Host& host) {

@@ -16,7 +16,8 @@ namespace crosvm {
 namespace {
 
 constexpr const char* kVhostNet = "/dev/vhost-net";
-constexpr std::string_view kModes = "give tap-name, tap-fd, or host-ip with netmask and mac";
+constexpr std::string_view kModes =
+    "give tap-name, tap-fd, or host-ip with netmask and mac; or user or passt as the first key";
 
 /// A value of a key whose type decides what card it is: a number where it looks like one, a boolean
 /// where it begins like one, else a string (cli.md 1.2.5).

@@ -40,6 +40,10 @@ Result<NetRequest> parse_passt(std::string_view text) {
        kv_key("pci-address", request.pci_address)},
       {.positional = false}));
   if (passt.socket.empty()) return fail(Error::invalid("socket: give the path of passt's socket"));
+  constexpr uint16_t kLeastMtu = 68;  // virtio 1.3 §5.1.4.1
+  if (passt.mtu != 0 && passt.mtu < kLeastMtu) {
+    return fail(Error::invalid("mtu: give at least 68 bytes"));
+  }
   if (mac) request.mac = TRY(with_context(parse_mac(*mac), "mac"));
   TRY(check_pci_address(request.pci_address.value_or("")));
   request.mrg_rxbuf = mergeable;

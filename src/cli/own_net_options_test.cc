@@ -34,6 +34,11 @@ TEST(OwnNetOptionsTest, Passt) {
   EXPECT_EQ(passt.socket, "/tmp/passt_1.socket");
   EXPECT_EQ(passt.mtu, 1400);
   EXPECT_EQ((*request)->mac, (MacAddress{2, 0, 0, 0, 0, 7}));
+  EXPECT_EQ(error_of("passt,socket=/tmp/a,mtu=67"), "passt: mtu: give at least 68 bytes");
+  for (const char* mac : {"01:00:00:00:00:07", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"}) {
+    const std::string error = error_of(std::string("passt,socket=/tmp/a,mac=") + mac);
+    EXPECT_NE(error.find("a card has one like"), std::string::npos) << error;
+  }
   EXPECT_NE(error_of("passt").find("missing field `socket`"), std::string::npos);
 }
 

@@ -101,6 +101,13 @@ class ServeRun {
     auto service = std::make_unique<Service>();
     service->served = &device;
     service->text = device.text;
+    if (device.net && (std::holds_alternative<NetRequest::Passt>(device.net->network) ||
+                       std::holds_alternative<UserNetConfig>(device.net->network))) {
+      return fail(Error::invalid(
+          "cards with `user` or `passt` are those of `crosvm run --net`; give tap-name, tap-fd or "
+          "host-ip here, or let passt serve the VM itself: passt --vhost-user, and crosvm run "
+          "--vhost-user net,socket=…"));
+    }
     if (device.net) {
       NetLink link = TRY(NetLink::open(*device.net, device.name, device.socket));
       service->text = std::move(link.request.text);

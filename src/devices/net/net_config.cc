@@ -44,6 +44,12 @@ Result<MacAddress> parse_mac(std::string_view text) {
     good = high >= 0 && low >= 0 && (i + 1 == mac.size() || text[3 * i + 2] == ':');
     mac[i] = static_cast<uint8_t>(high * 16 + low);
   }
+  const bool group = good && (mac[0] & 1) != 0;
+  if (group || (good && mac == MacAddress{})) {
+    return fail(Error::invalid(format_text(
+        "`{}` is the address of {}; a card has one like 02:00:00:00:00:01, its first byte even",
+        text, group ? "a group" : "nobody")));
+  }
   if (good) return mac;
   return fail(
       Error::invalid(format_text("`{}` is not a MAC address like 02:00:00:00:00:01", text)));

@@ -2,6 +2,8 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "base/format.h"
@@ -17,8 +19,19 @@ Result<Fd> connect_to(const UnixAddress& address, const std::string& path) {
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) return fail(Error::from_errno("creating", "a socket"));
   if (::connect(socket.get(), address.get(), address.size()) == 0) return socket;
-  const Error why = Error::from_errno("connecting to", path);
-  return fail(Error(why.code(), why.what() + "; start passt there first: passt --socket " + path));
+  const int error = errno;
+  const Error why = Error::from_errno("connecting to", path, error);
+  std::string fix;
+  if (error == ENOENT || error == ECONNREFUSED) {
+    fix = "; start passt there first: passt --socket " + path;
+  } else if (error == EACCES) {
+    fix = "; the socket and its folder must be open to the user who starts the VM";
+  } else if (error == EAGAIN) {
+    fix = "; other VMs wait there: each has a passt of its own";
+  } else if (error == EPROTOTYPE) {
+    fix = "; it is no stream socket: give the one of passt --socket";
+  }
+  return fail(Error(why.code(), why.what() + fix));
 }
 
 }  // namespace
@@ -56,7 +69,11 @@ void StreamConnector::hear() {
   if (!packet && packet.error().code() == std::errc::resource_unavailable_try_again) return;
   if (!packet || !*packet) return loop_.unwatch(std::exchange(watch_, 0));  // the device has gone
   // However often it asks, it is one connection that it waits for.
-  if (timer_ == 0) timer_ = loop_.after(kPause, [this] { connect(); });
+  if (timer_ != 0) return;
+  // Who ends a connection at once serves somebody else, and is not asked twice a second for ever.
+  const bool short_lived = Clock::now() - connected_at_ < kShortLife;
+  pause_ = short_lived ? std::min(2 * pause_, kMostPause) : kPause;
+  timer_ = loop_.after(pause_, [this] { connect(); });
 }
 
 void StreamConnector::connect() {
@@ -66,6 +83,7 @@ void StreamConnector::connect() {
     timer_ = loop_.after(kPause, [this] { connect(); });
     return;
   }
+  connected_at_ = Clock::now();
   Packet answer{.text = "connected", .fds = {}};
   answer.fds.push_back(*std::move(socket));
   if (auto sent = asker_.send(answer); !sent) log::warn("{}: {}", path_, sent.error().what());

@@ -21,6 +21,10 @@ Result<Fd> connect_stream(const std::string& path);
 class StreamConnector {
  public:
   static constexpr std::chrono::milliseconds kPause{500};
+  /// Where connections live no longer than kShortLife, each pause is twice the last one, up to
+  /// this.
+  static constexpr std::chrono::milliseconds kMostPause{32'000};
+  static constexpr std::chrono::seconds kShortLife{2};
 
   /// `asker` is one end of a pair of SOCK_SEQPACKET; a StreamAsker has the other. `loop` outlives
   /// this. Errors: those of watching it.
@@ -31,6 +35,7 @@ class StreamConnector {
   StreamConnector& operator=(const StreamConnector&) = delete;
 
  private:
+  using Clock = std::chrono::steady_clock;
   StreamConnector(EventLoop& loop, std::string path, UnixAddress address, Fd asker);
   void hear();
   void connect();
@@ -41,6 +46,8 @@ class StreamConnector {
   PacketSocket asker_;
   EventLoop::WatchId watch_ = 0;
   EventLoop::TimerId timer_ = 0;
+  Clock::time_point connected_at_{};
+  std::chrono::milliseconds pause_ = kPause;
 };
 
 /// The device's side.
