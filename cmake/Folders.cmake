@@ -31,6 +31,10 @@ function(crosvm_library name)
     target_link_libraries(${name}_test PRIVATE ${name} GTest::gmock_main GTest::gtest)
     target_compile_definitions(${name}_test PRIVATE CROSVM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     # What is tested is as users have it; the tests themselves are half of a build's time, and run briefly.
+    # Those that compare long runs with a model are at work themselves.
+    set(models ${tests})
+    list(FILTER models INCLUDE REGEX "_(random|power|disk)_test\\.cc$|/random_")
+    set_source_files_properties(${models} PROPERTIES COMPILE_OPTIONS "$<IF:$<CONFIG:Release>,-O2,-O1>")
     if(CROSVM_SANITIZE)
       target_compile_options(${name}_test PRIVATE -O0)
     elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
