@@ -11,15 +11,14 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <fstream>
 #include <functional>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/unix_address.h"
 #include "devices/net/net_namespace.h"
+#include "devices/net/user/rig/listening_sockets.h"
 #include "sandboxed_vm.h"
 
 namespace crosvm::test {
@@ -35,23 +34,6 @@ using testing::IsEmpty;
 bool comes(const std::function<bool()>& what) {
   for (int tries = 0; tries < 3000 && !what(); ++tries) std::this_thread::sleep_for(10ms);
   return what();
-}
-
-/// Sockets of this network that listen, or are bound to hear from anybody: "tcp 0100007F:1F90".
-std::vector<std::string> listening() {
-  std::vector<std::string> found;
-  for (const std::string table : {"tcp", "tcp6", "udp", "udp6"}) {
-    std::ifstream lines("/proc/thread-self/net/" + table);
-    std::string line;
-    std::getline(lines, line);  // the titles
-    while (std::getline(lines, line)) {
-      std::istringstream words(line);
-      std::string number, local, remote, state;
-      words >> number >> local >> remote >> state;
-      if (state == (table[0] == 't' ? "0A" : "07")) found.push_back(table + " " + local);
-    }
-  }
-  return found;
 }
 
 /// As passt does: takes one connection after the other.
@@ -102,11 +84,11 @@ TEST_F(NativeUserNetTest, WhatListensIsWhatWasAskedForAndGoesWithTheVm) {
     SCOPED_TRACE(static_cast<int>(end));
     VmProcess vm(arguments({"--net", "user,forward=[tcp:8080-:80]"}));
     start(vm);
-    EXPECT_THAT(listening(), ElementsAre("tcp 0100007F:1F90"));
+    EXPECT_THAT(listening_sockets(), ElementsAre("tcp 0100007F:1F90"));
     ::kill(end == End::kSpawnerKilled ? spawner_ : vm.pid(),
            end == End::kSignal ? SIGTERM : SIGKILL);
     EXPECT_TRUE(vm.wait_exit(seconds(30)));
-    EXPECT_TRUE(comes([] { return listening().empty(); }));
+    EXPECT_TRUE(comes([] { return listening_sockets().empty(); }));
     EXPECT_TRUE(ends_soon(all_));
     (void)::unlink(socket_.c_str());
   }
@@ -115,7 +97,7 @@ TEST_F(NativeUserNetTest, WhatListensIsWhatWasAskedForAndGoesWithTheVm) {
 TEST_F(NativeUserNetTest, TheEndOfItsProcessIsThatOfTheVm) {
   VmProcess vm(arguments({"--net", "user"}));
   start(vm);
-  EXPECT_THAT(listening(), IsEmpty());
+  EXPECT_THAT(listening_sockets(), IsEmpty());
   ::kill(worker("net0"), SIGKILL);
   EXPECT_EQ(vm.wait_exit(seconds(30)), 33);
   EXPECT_THAT(vm.errors(), HasSubstr("net0: its process was killed by SIGKILL"));

@@ -12,7 +12,6 @@
 
 #include <cstring>
 #include <fstream>
-#include <sstream>
 #include <utility>
 
 namespace crosvm {
@@ -114,22 +113,6 @@ uint16_t port_of(const Fd& socket) {
   socklen_t size = sizeof(at);
   EXPECT_EQ(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
   return ntohs(at.sin6_port);  // at the same place in both families
-}
-
-std::vector<std::string> listening_sockets() {
-  std::vector<std::string> found;
-  for (const char* table : {"tcp", "tcp6", "udp", "udp6"}) {
-    std::ifstream lines(std::string("/proc/self/net/") + table);
-    std::string line;
-    std::getline(lines, line);  // the titles
-    while (std::getline(lines, line)) {
-      std::istringstream words(line);
-      std::string number, local, remote, state;
-      words >> number >> local >> remote >> state;
-      if (state == (table[0] == 't' ? "0A" : "07")) found.push_back(table + (" " + local));
-    }
-  }
-  return found;
 }
 
 TestGuest::TestGuest(std::string_view config, FlowLedger::Limits limits)

@@ -11,6 +11,7 @@
 
 #include "base/event_loop.h"
 #include "base/fd.h"
+#include "devices/net/user/rig/listening_sockets.h"
 #include "devices/net/user/rig/test_frames.h"
 #include "devices/net/user/user_net_port.h"
 #include "memory/guest_memory.h"
@@ -35,9 +36,6 @@ struct SocketAddress {
 Fd bound_socket(int type, const IpAddress& address, uint16_t port = 0);
 Fd connected_socket(int type, const IpAddress& address, uint16_t port);
 uint16_t port_of(const Fd& socket);
-/// The sockets of this network that listen (TCP), or are bound and not connected (UDP), and are not
-/// `except`: "tcp 0100007F:1F90".
-std::vector<std::string> listening_sockets();
 
 /// A guest on a UserNetPort.
 class TestGuest {
