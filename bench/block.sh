@@ -21,10 +21,7 @@ compare() {
     stop_peers
     return 0
   fi
-  say "$name: 8 loads, 13 rounds each"
-  "$build/release/block_bench" "$mebibytes" "${targets[@]}" > "$out/result" ||
-    die "the benchmark ended early" "see the message above"
-  stop_peers
+  run_loads "$name" "$mebibytes"
   while IFS=$'\t' read -r load target rate cpu ratio low high cpu_ratio; do
     if [ "$target" = 0 ]; then
       report_value "4 KiB random $load, $name" "$rate" /s

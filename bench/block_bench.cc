@@ -21,6 +21,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "bench/arguments.h"
 #include "bench/block_lane.h"
 #include "bench/processes.h"
 #include "bench/statistics.h"
@@ -143,12 +144,11 @@ Result<Target> open_target(std::string_view text) {
                 .pid = std::atoi(std::string(text.substr(end + kPid.size())).c_str())};
 }
 
-Result<void> bench(uint64_t mebibytes, std::span<char*> names, std::string_view only) {
+Result<void> bench(uint64_t mebibytes, const BenchArguments& arguments) {
   std::vector<Target> targets;
-  for (const char* name : names) targets.push_back(TRY(open_target(name)));
+  for (const char* name : arguments.rest.subspan(1)) targets.push_back(TRY(open_target(name)));
   for (const Load& load : kLoads) {
-    if (std::string_view(load.name).find(only) == only.npos) continue;
-    compare(targets, load, (mebibytes << 20) / BlockLane::kBytes);
+    if (arguments.wants(load.name)) compare(targets, load, (mebibytes << 20) / BlockLane::kBytes);
   }
   return {};
 }
@@ -156,21 +156,16 @@ Result<void> bench(uint64_t mebibytes, std::span<char*> names, std::string_view 
 }  // namespace
 }  // namespace crosvm
 
-int main(int count, char** arguments) {
+int main(int count, char** words) {
   using namespace crosvm;
-  std::span<char*> rest(arguments + 1, static_cast<size_t>(count - 1));
-  std::string_view only;
-  if (rest.size() > 1 && std::string_view(rest[0]) == "--load") {
-    only = rest[1];
-    rest = rest.subspan(2);
-  }
-  const int mebibytes = rest.size() < 3 ? 0 : std::atoi(rest[0]);
+  const BenchArguments arguments(count, words);
+  const int mebibytes = arguments.rest.size() < 3 ? 0 : std::atoi(arguments.rest[0]);
   if (mebibytes <= 0) {
     std::fprintf(stderr, "usage: block_bench [--load TEXT] MIB TARGET TARGET...\n");
     return 2;
   }
   (void)log::configure({.filter = "info", .use_syslog = false});
-  auto done = bench(static_cast<uint64_t>(mebibytes), rest.subspan(1), only);
+  auto done = bench(static_cast<uint64_t>(mebibytes), arguments);
   if (!done) log::error("{}", done.error().what());
   return done ? 0 : 1;
 }

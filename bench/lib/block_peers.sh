@@ -39,3 +39,10 @@ add_worker() {
   "$build/release/crosvm" --no-syslog devices --block "vhost=$socket,$1" >&2 &
   add_peer $! || die "crosvm devices did not start" "see the message above"
 }
+
+# run_loads NAME MEBIBYTES: what block_bench prints of the targets, in $out/result; they are stopped.
+run_loads() {
+  say "$1: 8 loads, 13 rounds each"
+  "$build/release/block_bench" "$2" "${targets[@]}" > "$out/result" || die "the benchmark ended early" "see the message above"
+  stop_peers
+}

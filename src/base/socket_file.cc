@@ -54,7 +54,31 @@ Result<void> remove_stale(const std::string& path, const UnixAddress& address) {
   return {};
 }
 
+std::string_view fix_for(int error_number) {
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return "; make its folder first, or choose another path";
+    case EACCES:
+    case EPERM:
+      return "; choose a folder that this user may write to";
+    case EROFS:
+      return "; choose a folder that can be written";
+    case EADDRINUSE:
+    case ELOOP:
+    case ENAMETOOLONG:
+      return "; choose another path";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
+
+Error socket_not_made(std::string_view what, const std::string& path, int error_number) {
+  const Error why = Error::from_errno(format_text("creating {}", what), path, error_number);
+  return Error(why.code(), format_text("{}{}", why.what(), fix_for(error_number)));
+}
 
 Result<SocketFile> SocketFile::listen(const std::string& path, const Options& options) {
   const UnixAddress address = TRY(UnixAddress::of_long(path));
@@ -63,7 +87,7 @@ Result<SocketFile> SocketFile::listen(const std::string& path, const Options& op
   std::string absolute = TRY(absolute_path(path));
   TRY(remove_stale(path, address));
   if (::bind(fd.get(), address.get(), address.size()) != 0) {
-    return fail(Error::from_errno("creating socket", path));
+    return fail(socket_not_made("socket", path, errno));
   }
   SocketFile socket(std::move(fd), std::move(absolute));
   struct stat status{};
@@ -85,12 +109,15 @@ SocketFile::SocketFile(SocketFile&& other) noexcept
 
 SocketFile::~SocketFile() { close(); }
 
+bool SocketFile::is_at(const std::string& path) const {
+  struct stat now{};
+  return ::lstat(path.c_str(), &now) == 0 && now.st_dev == device_ && now.st_ino == inode_;
+}
+
 void SocketFile::close() {
   if (!fd_) return;
   fd_ = {};
-  struct stat now{};
-  if (::lstat(path_.c_str(), &now) != 0) return;
-  if (now.st_dev == device_ && now.st_ino == inode_) ::unlink(path_.c_str());
+  if (is_at(path_)) ::unlink(path_.c_str());
 }
 
 }  // namespace crosvm

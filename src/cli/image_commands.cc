@@ -90,7 +90,16 @@ Result<ImageCommand> create_qcow2_command(const CommandLine& line) {
                       line.positionals[1])));
     }
   }
-  for (const GivenOption& given : line.options()) plan.backing_file = given.value;
+  for (const GivenOption& given : line.options()) {
+    if (given.option->name == "backing-format") {
+      plan.backing_format = TRY(one_of<ImageFormat>(given, kFormats));
+    } else {
+      plan.backing_file = given.value;
+    }
+  }
+  if (plan.backing_format && !plan.backing_file) {
+    return fail(Error::invalid("--backing-format is that of a backing file; give --backing-file"));
+  }
   return [&line, plan]() -> Result<int> {
     if (plan.size.has_value() == plan.backing_file.has_value()) {
       print(help_text("crosvm", line));

@@ -29,6 +29,7 @@ TEST(ImageCommandsTest, KnowsItsCommands) {
        {std::vector<std::string_view>{"create_composite", "a", "b:c"},
         {"create_qcow2", "a", "1"},
         {"create_qcow2", "a", "--backing_file", "b"},
+        {"create_qcow2", "a", "--backing-file", "b", "--backing-format", "raw"},
         {"disk", "info", "a", "--json"},
         {"disk", "check", "--repair", "a"},
         {"disk", "convert", "a", "b.qcow2", "--compress", "--allow-backing", "c", "--allow-backing",
@@ -49,6 +50,10 @@ TEST(ImageCommandsTest, RefusesValues) {
   EXPECT_THAT(refusal({"create_qcow2", "a", "1G"}), HasSubstr("'SIZE' with value '1G'"));
   EXPECT_THAT(refusal({"create_qcow2", "a", "+512"}), HasSubstr("'SIZE' with value '+512'"));
   EXPECT_THAT(refusal({"create_qcow2", "a", "18446744073709551616"}), HasSubstr("'SIZE'"));
+  EXPECT_THAT(refusal({"create_qcow2", "a", "1", "--backing-format", "raw"}),
+              HasSubstr("give --backing-file"));
+  EXPECT_THAT(refusal({"create_qcow2", "a", "--backing-file", "b", "--backing-format", "vdi"}),
+              HasSubstr("expected one of raw, qcow2"));
   EXPECT_THAT(refusal({"disk", "convert", "a", "b", "--format", "composite"}),
               HasSubstr("expected one of raw, qcow2, zstd, android-sparse"));
   EXPECT_THAT(refusal({"disk", "convert", "a", "b", "--source-format", "vdi"}),

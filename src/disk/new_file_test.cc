@@ -35,6 +35,11 @@ class NewFileTest : public ::testing::TestWithParam<NewFile::Until> {
     EXPECT_TRUE(write_full(file->fd(), std::as_bytes(std::span(text)), "a.img"));
     return *std::move(file);
   }
+  FileIdentity identity() const {
+    struct stat status{};
+    EXPECT_EQ(::stat(folder_.path("a.img").c_str(), &status), 0);
+    return {status.st_dev, status.st_ino};
+  }
 
   test::TemporaryFolder folder_;
 };
@@ -50,7 +55,8 @@ TEST_P(NewFileTest, HasItsNameWhenItIsComplete) {
   {
     NewFile file = make("new");
     EXPECT_FALSE(std::filesystem::exists(folder_.path("a.img")));
-    ASSERT_TRUE(file.commit());
+    ASSERT_TRUE(file.place({}));
+    file.settle();
   }
   ::umask(former);
   EXPECT_THAT(names(), ElementsAre("a.img"));
@@ -64,17 +70,68 @@ TEST_P(NewFileTest, TakesThePlaceOfWhatHadTheName) {
   folder_.write("a.img", "old");
   NewFile file = make("new");
   EXPECT_EQ(folder_.read("a.img"), "old");
-  ASSERT_TRUE(file.commit());
+  ASSERT_TRUE(file.place(identity()));
+  file.settle();
   EXPECT_THAT(names(), ElementsAre("a.img"));
   EXPECT_EQ(folder_.read("a.img"), "new");
 }
 
-TEST_P(NewFileTest, TakesThePlaceOfWhatCameMeanwhile) {
+TEST_P(NewFileTest, WhatHadTheNameMayHaveGone) {
+  folder_.write("a.img", "old");
+  const FileIdentity old = identity();
   NewFile file = make("new");
-  folder_.write("a.img", "other");
-  ASSERT_TRUE(file.commit());
+  std::filesystem::remove(folder_.path("a.img"));
+  ASSERT_TRUE(file.place(old));
   EXPECT_THAT(names(), ElementsAre("a.img"));
   EXPECT_EQ(folder_.read("a.img"), "new");
+}
+
+// A VM may have it open.
+TEST_P(NewFileTest, WhatCameMeanwhileStays) {
+  {
+    NewFile file = make("new");
+    folder_.write("a.img", "other");
+    const auto placed = file.place({});
+    ASSERT_FALSE(placed);
+    EXPECT_EQ(placed.error().code(), std::errc::file_exists);
+    EXPECT_THAT(placed.error().what(), HasSubstr("a.img: another file has got that name"));
+  }
+  EXPECT_THAT(names(), ElementsAre("a.img"));
+  EXPECT_EQ(folder_.read("a.img"), "other");
+}
+
+TEST_P(NewFileTest, WhatTookThePlaceOfTheOldOneMeanwhileStays) {
+  folder_.write("a.img", "old");
+  {
+    const FileIdentity old = identity();
+    NewFile file = make("new");
+    folder_.write("b.img", "other");
+    std::filesystem::rename(folder_.path("b.img"), folder_.path("a.img"));
+    const auto placed = file.place(old);
+    ASSERT_FALSE(placed);
+    EXPECT_EQ(placed.error().code(), std::errc::file_exists);
+  }
+  EXPECT_THAT(names(), ElementsAre("a.img"));
+  EXPECT_EQ(folder_.read("a.img"), "other");
+}
+
+TEST_P(NewFileTest, WithdrawnItLeavesWhatWasThere) {
+  {
+    NewFile file = make("new");
+    ASSERT_TRUE(file.place({}));
+    EXPECT_EQ(folder_.read("a.img"), "new");
+    file.withdraw();
+  }
+  EXPECT_TRUE(names().empty());
+  folder_.write("a.img", "old");
+  {
+    NewFile file = make("new");
+    ASSERT_TRUE(file.place(identity()));
+    EXPECT_EQ(folder_.read("a.img"), "new");
+    file.withdraw();
+  }
+  EXPECT_THAT(names(), ElementsAre("a.img"));
+  EXPECT_EQ(folder_.read("a.img"), "old");
 }
 
 TEST_P(NewFileTest, LeavesNothingWhenItIsGivenUp) {
@@ -95,7 +152,7 @@ TEST_P(NewFileTest, AFolderThatIsMissingIsNamed) {
 TEST_P(NewFileTest, AFolderInTheWayIsAnError) {
   NewFile file = make("new");
   std::filesystem::create_directory(folder_.path("a.img"));
-  EXPECT_FALSE(file.commit());
+  EXPECT_FALSE(file.place({}));
 }
 
 TEST(NewFileKillTest, AKilledProcessLeavesNothing) {
@@ -120,7 +177,7 @@ TEST(NewFileRelativeTest, ANameWithoutAFolderIsInTheWorkingDirectory) {
   const auto former = std::filesystem::current_path();
   std::filesystem::current_path(folder.path(""));
   auto file = NewFile::create("a.img");
-  EXPECT_TRUE(file && file->commit());
+  EXPECT_TRUE(file && file->place({}));
   std::filesystem::current_path(former);
   EXPECT_TRUE(std::filesystem::exists(folder.path("a.img")));
 }

@@ -13,6 +13,7 @@
 
 #include "disk/composite/composite_descriptor.h"
 #include "disk/disk_driver.h"
+#include "disk/flat_model.h"
 #include "disk/image_file.h"
 #include "disk/image_names.h"
 #include "disk/open_disk.h"
@@ -24,8 +25,10 @@ namespace crosvm {
 namespace {
 
 using test::DiskDriver;
+using test::FlatModel;
 using test::TemporaryFolder;
 using Kind = DiskRequest::Kind;
+using Bytes = std::vector<std::byte>;
 
 enum class Image { kRaw, kRawDirect, kQcow2, kQcow2Direct, kComposite, kZstd, kAndroidSparse };
 constexpr std::array kNames = {"Raw",       "RawDirect", "Qcow2",        "Qcow2Direct",
@@ -43,13 +46,13 @@ class RandomDisk {
   RandomDisk(Image image, uint64_t seed) : image_(image), random_(seed) {
     // What direct I/O wants of a size: whole blocks.
     const uint64_t unit = is_direct() ? kBlock : 512;
-    model_.resize(unit * (1 + below((1 << 20) / unit)));
-    for (size_t at = 0; at < model_.size(); at += 1 + below(20'000)) {
-      const size_t length = std::min<size_t>(model_.size() - at, below(9000));
-      for (size_t i = 0; i < length; ++i) model_[at + i] = static_cast<char>(random_());
+    Bytes bytes(unit * (1 + below((1 << 20) / unit)));
+    for (size_t at = 0; at < bytes.size(); at += 1 + below(20'000)) {
+      const size_t length = std::min<size_t>(bytes.size() - at, below(9000));
+      for (size_t i = 0; i < length; ++i) bytes[at + i] = static_cast<std::byte>(random_());
       at += length;
     }
-    known_.assign(model_.size(), true);
+    model_.start(std::move(bytes));
     // Blocks of the host may be as large as that; where they are not, it is held to them all the
     // same.
     has_large_blocks_ = below(2) == 0;
@@ -80,17 +83,20 @@ class RandomDisk {
       EXPECT_EQ(result, -1) << "told twice";
       result = error;
     }
-    std::string bytes;
+    Bytes bytes;
     int result = -1;
   };
 
   uint64_t below(uint64_t limit) { return random_() % limit; }
+  std::string_view text() const {
+    return {reinterpret_cast<const char*>(model_.bytes().data()), model_.size()};
+  }
   bool is_direct() const { return image_ == Image::kRawDirect || image_ == Image::kQcow2Direct; }
   bool is_read_only() const { return image_ == Image::kZstd || image_ == Image::kAndroidSparse; }
 
   void make() {
     if (image_ == Image::kComposite) return make_composite();
-    folder_.write("start.raw", model_);
+    folder_.write("start.raw", text());
     const ImageFormat format = image_ == Image::kZstd            ? ImageFormat::kZstd
                                : image_ == Image::kAndroidSparse ? ImageFormat::kAndroidSparse
                                : image_ == Image::kRaw || image_ == Image::kRawDirect
@@ -115,7 +121,7 @@ class RandomDisk {
       const uint64_t left = model_.size() - at;
       const uint64_t length = disk.components.size() == 4 ? left : 512 * (1 + below(left / 512));
       const std::string name = "part" + std::to_string(disk.components.size());
-      folder_.write(name, std::string_view(model_).substr(at, length));
+      folder_.write(name, text().substr(at, length));
       disk.components.push_back({.path = name, .offset = at, .writable = true});
       at += length;
     }
@@ -196,9 +202,9 @@ class RandomDisk {
     request.length = length;
     request.may_unmap = below(2) == 0;
     if (kind == Kind::kRead || kind == Kind::kWrite) {
-      request.bytes.assign(length, '?');
+      request.bytes.assign(length, std::byte{'?'});
       if (kind == Kind::kWrite) {
-        for (char& byte : request.bytes) byte = static_cast<char>(random_());
+        for (std::byte& byte : request.bytes) byte = static_cast<std::byte>(random_());
       }
       scatter(request);
     }
@@ -207,7 +213,7 @@ class RandomDisk {
   }
 
   void scatter(Running& request) {
-    std::span<std::byte> rest = std::as_writable_bytes(std::span(request.bytes));
+    std::span<std::byte> rest = request.bytes;
     while (!rest.empty()) {
       const bool all = request.buffers.size() == 4 || below(2) == 0;
       const size_t taken = all ? rest.size() : below(rest.size() + 1);
@@ -233,37 +239,11 @@ class RandomDisk {
 
   void ended(const Running& request) {
     ASSERT_EQ(request.result, 0) << "kind " << static_cast<int>(request.kind);
-    const auto known = known_.begin() + static_cast<ptrdiff_t>(request.offset);
-    switch (request.kind) {
-      case Kind::kRead:
-        return compare(request.offset, request.bytes);
-      case Kind::kWrite:
-        model_.replace(request.offset, request.length, request.bytes);
-        break;
-      case Kind::kWriteZeroes:
-        model_.replace(request.offset, request.length, request.length, '\0');
-        break;
-      case Kind::kExtent:
-        return compare_extent(request);
-      default:
-        break;
-    }
-    std::fill_n(known, request.length, request.kind != Kind::kDiscard);
+    expect_right(model_.ended(request, request.bytes));
   }
 
-  void compare(uint64_t offset, std::string_view bytes) {
-    for (size_t i = 0; i < bytes.size(); ++i) {
-      ASSERT_TRUE(!known_[offset + i] || bytes[i] == model_[offset + i]) << "byte " << offset + i;
-    }
-  }
-
-  void compare_extent(const Running& request) {
-    ASSERT_GT(request.extent.length, 0u);
-    ASSERT_LE(request.extent.length, request.length);
-    for (uint64_t i = 0; request.extent.is_zero && i < request.extent.length; ++i) {
-      const uint64_t at = request.offset + i;
-      ASSERT_TRUE(!known_[at] || model_[at] == '\0') << "byte " << at;
-    }
+  static void expect_right(std::optional<uint64_t> wrong) {
+    ASSERT_FALSE(wrong) << "byte " << *wrong;
   }
 
   /// All of it is as it should be; what discards have left counts from now on.
@@ -272,11 +252,10 @@ class RandomDisk {
     ASSERT_TRUE(running_.empty());
     ASSERT_EQ(disk_->size(), model_.size());
     ASSERT_EQ(driver_.run(*disk_, Kind::kFlush), 0);
-    std::string all = driver_.read(*disk_, 0, model_.size());
+    const std::string all = driver_.read(*disk_, 0, model_.size());
     ASSERT_EQ(all.size(), model_.size());
-    compare(0, all);
-    model_ = std::move(all);
-    known_.assign(model_.size(), true);
+    const auto bytes = std::as_bytes(std::span(all));
+    expect_right(model_.settle({bytes.begin(), bytes.end()}));
   }
 
   void resize() {
@@ -289,7 +268,6 @@ class RandomDisk {
     while (!error) ASSERT_TRUE(driver_.loop().run_once(std::chrono::seconds(10)));
     ASSERT_EQ(*error, 0);
     model_.resize(size);
-    known_.resize(size, true);
   }
 
   const Image image_;
@@ -298,8 +276,7 @@ class RandomDisk {
   DiskDriver driver_;
   bool has_large_blocks_;
   bool has_ring_;
-  std::string model_;
-  std::vector<bool> known_;  // false after a discard
+  FlatModel model_;
   uint64_t begun_ = 0;
   std::vector<std::unique_ptr<Running>> running_;
   std::unique_ptr<Disk> disk_;  // goes first

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <system_error>
 
+#include "base/start_error.h"
+
 namespace crosvm {
 namespace {
 
@@ -98,7 +100,7 @@ Result<void> ThreadedFile::start_threads(size_t wanted) {
       threads_.emplace_back([this] { work(); });
     }
   } catch (const std::system_error& error) {  // the one way that std::thread tells it
-    return fail(Error::from_errno("starting", "a thread for disk I/O", error.code().value()));
+    return fail(start_error("starting", "a thread for disk I/O", error.code().value()));
   }
   return {};
 }

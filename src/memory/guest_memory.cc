@@ -1,6 +1,5 @@
 #include "memory/guest_memory.h"
 
-#include <fcntl.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -10,8 +9,8 @@
 #include <bit>
 
 #include "base/format.h"
-#include "base/linux_abi.h"
 #include "base/log.h"
+#include "base/memfd.h"
 #include "memory/host_memory.h"
 #include "memory/huge_pages.h"
 
@@ -118,16 +117,14 @@ Result<GuestMemory> GuestMemory::create_backed(std::span<const RamRange> ranges,
   for (const RamRange& range : ranges) total += range.size;
 
   GuestMemory memory;
-  unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_flags;
-  memory.memfd_ = Fd(::memfd_create(kObject, flags | MFD_NOEXEC_SEAL));
-  if (!memory.memfd_ && errno == EINVAL) memory.memfd_ = Fd(::memfd_create(kObject, flags));
+  memory.memfd_ = make_memfd(kObject, memfd_flags);
   if (!memory.memfd_) return fail(Error::from_errno("creating the memfd", kObject));
   if (::ftruncate(memory.memfd_.get(), static_cast<off_t>(total)) != 0) {
     return fail(
         Error::from_errno(format_text("sizing guest memory to {} MiB", total >> 20), kObject));
   }
   // Whoever gets the descriptor can neither pull pages from under us nor grow it.
-  if (::fcntl(memory.memfd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+  if (!seal_size(memory.memfd_)) {
     return fail(Error::from_errno("sealing the memfd", kObject));
   }
   uint64_t offset = 0;

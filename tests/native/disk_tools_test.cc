@@ -233,7 +233,11 @@ TEST_F(DiskToolsNativeTest, BadArgumentsAndImages) {
   EXPECT_EQ(crosvm({"disk", "compact", "/dev/null"}), 1);
   EXPECT_EQ(crosvm({"disk", "convert", "a.img", "/dev/null", "--format", "raw"}), 1);
   EXPECT_THAT(errors_, HasSubstr("not a file"));
-  ASSERT_EQ(crosvm({"disk", "convert", "--source-format", "raw", "bad.qcow2", "b.img"}), 0);
+  EXPECT_EQ(crosvm({"disk", "convert", "--source-format", "raw", "bad.qcow2", "b.img"}), 1);
+  EXPECT_THAT(errors_, HasSubstr("give --format raw"));
+  ASSERT_EQ(crosvm({"disk", "convert", "--source-format", "raw", "--format", "raw", "bad.qcow2",
+                    "b.img"}),
+            0);
   EXPECT_EQ(contents("b.img"), contents("bad.qcow2"));
 }
 

@@ -2,20 +2,10 @@
 # debug console gets the capacity in MiB, as a letter ('A' is 0), whenever it changes, behind the
 # interrupt status of that ('0' or '2', virtio 1.3 §4.1.4.5) and the configuration generation, as a
 # digit.
+#include "first_device.inc"
         .globl _start
         .text
-_start: mov     $0xcf8, %edx            # command register: decode memory
-        mov     $0x80000804, %eax
-        out     %eax, %dx
-        mov     $0xcfc, %edx
-        mov     $2, %eax
-        out     %eax, %dx
-        mov     $0xcf8, %edx            # BAR 0
-        mov     $0x80000810, %eax
-        out     %eax, %dx
-        mov     $0xcfc, %edx
-        in      %dx, %eax
-        and     $~0xf, %eax
+_start: first_device
         mov     %rax, %rsi
         movb    $3, 0x14(%rsi)          # device_status: ACKNOWLEDGE and DRIVER
         movl    $1, 0x08(%rsi)          # driver features: VERSION_1 of the upper 32

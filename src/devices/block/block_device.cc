@@ -126,6 +126,16 @@ std::span<const std::byte> BlockDevice::config_space() const {
   return std::as_bytes(std::span(&space_, 1));
 }
 
+void BlockDevice::set_features(uint64_t features) {
+  rules_.write_through = !config_.read_only && (features & bit(VIRTIO_BLK_F_FLUSH)) == 0;
+  if (worker_) worker_->set_write_through(rules_.write_through);
+  for (const auto& thread : threads_) {
+    if (!thread) continue;
+    thread->post(
+        [is = rules_.write_through](BlockWorker& worker) { worker.set_write_through(is); });
+  }
+}
+
 void BlockDevice::save_state(DeviceFields& to) const {
   to.set(kStateCapacity, uint64_t{space_.capacity});
 }

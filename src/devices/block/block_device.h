@@ -33,6 +33,7 @@ class BlockDevice : public VirtioDevice {
   std::span<const uint16_t> queue_sizes() const override { return queue_sizes_; }
   uint64_t device_features() const override;
   std::span<const std::byte> config_space() const override;
+  void set_features(uint64_t features) override;
   /// "resize": the arguments are the new size in bytes. No request is in flight while it changes:
   /// those of before are done by then, and those after it find the new end.
   void command(DeviceCommand command, CommandDone done) override;

@@ -50,9 +50,18 @@ class BlockFormatsTest : public ::testing::TestWithParam<RigPlace> {
                              path));
     return path;
   }
-  Result<Rig> rig(const std::string& text) {
+  Result<Rig> rig(const std::string& text, uint64_t refused_features = 0) {
     const DeviceType type = device_type<BlockFactory>();
-    return Rig::create(type, text, TRY(type.open(text)), {.place = GetParam()});
+    return Rig::create(type, text, TRY(type.open(text)),
+                       {.place = GetParam(), .refused_features = refused_features});
+  }
+  /// The start of a sector, as it would be found after a loss of power.
+  std::string stable(const std::string& path, uint64_t sector) {
+    const fs::path copy = root_ / "images/copy";
+    fs::copy_file(path, copy, fs::copy_options::overwrite_existing);
+    auto made = rig("ro,path=" + copy.string());
+    EXPECT_TRUE(made) << made.error().what();
+    return std::string(as_text(read_at(made->driver(0), sector, 512).bytes).substr(0, 4));
   }
 
   fs::path root_;
@@ -80,6 +89,45 @@ TEST_P(BlockFormatsTest, AnOverlayKeepsWhatIsWritten) {
   auto again = rig("ro,path=" + path);
   ASSERT_TRUE(again) << again.error().what();
   EXPECT_EQ(as_text(read_at(again->driver(0), 101, 1024).bytes).substr(510, 4), "wwbb");
+}
+
+TEST_P(BlockFormatsTest, ADriverWithoutFlushLosesNothing) {
+  const std::string base = file("images/base", std::string(kBytes, 'b'));
+  const std::string path = overlay("base");
+  auto made = rig("path=" + path, uint64_t{1} << VIRTIO_BLK_F_FLUSH);
+  ASSERT_TRUE(made) << made.error().what();
+  RigDriver& driver = made->driver(0);
+  EXPECT_EQ(write_at(driver, 100, std::string(512, 'w')), VIRTIO_BLK_S_OK);
+  EXPECT_EQ(stable(path, 100), "wwww");
+  const Range cluster{.sector = 0, .sectors = 128, .flags = 0};
+  for (const uint32_t type : {VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_T_DISCARD}) {
+    EXPECT_EQ(write_at(driver, 0, std::string(512, 'w')), VIRTIO_BLK_S_OK);
+    EXPECT_EQ(ask(driver, {header(type), readable(cluster), writable(1)}).last_byte(),
+              VIRTIO_BLK_S_OK);
+    EXPECT_EQ(stable(path, 0), std::string(4, '\0'));
+  }
+}
+
+// As docs/devices/block.md says of UNMAP.
+TEST_P(BlockFormatsTest, WithoutSparseZeroedClustersKeepTheirSpace) {
+  for (const bool sparse : {true, false}) {
+    const std::string path = root_ / "images/plain";
+    EXPECT_TRUE(create_qcow2(*sync_file(path, O_CREAT | O_TRUNC), {.size = kBytes}, path));
+    {
+      auto made = rig("path=" + path + (sparse ? "" : ",sparse=false"));
+      ASSERT_TRUE(made) << made.error().what();
+      RigDriver& driver = made->driver(0);
+      EXPECT_EQ(write_at(driver, 0, std::string(128 * 512, 'w')), VIRTIO_BLK_S_OK);
+      const Range cluster{.sector = 0, .sectors = 128, .flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP};
+      EXPECT_EQ(ask(driver, {header(VIRTIO_BLK_T_WRITE_ZEROES), readable(cluster), writable(1)})
+                    .last_byte(),
+                VIRTIO_BLK_S_OK);
+      EXPECT_EQ(as_text(read_at(driver, 0, 512).bytes).substr(0, 4), std::string(4, '\0'));
+    }
+    const auto report = check_qcow2(*sync_file(path), path, Qcow2Repair::kNothing);
+    ASSERT_TRUE(report) << report.error().what();
+    EXPECT_EQ(report->data_clusters, sparse ? 0u : 1u);
+  }
 }
 
 TEST_P(BlockFormatsTest, NoFileOutsideOfTheFolder) {

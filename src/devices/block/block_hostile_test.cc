@@ -110,6 +110,22 @@ TEST_P(BlockFaultTest, AnErrorIsAnIoErrorOfItsRequestAlone) {
   EXPECT_FALSE(rig.needs_reset());
 }
 
+TEST_P(BlockFaultTest, TheLogSaysWhatHelpsAHostWithoutRoom) {
+  plan_.add({.kind = FileKind::kWrite, .offset = 3 * kSector, .length = 1, .error = EDQUOT});
+  plan_.add({.kind = FileKind::kWrite, .offset = 5 * kSector, .length = 1, .error = ENOSPC});
+  Rig rig = make();
+  testing::internal::CaptureStderr();
+  for (const uint64_t sector : {3, 5}) {
+    EXPECT_EQ(write_at(rig.driver(0), sector, std::string(kSector, 'q')), VIRTIO_BLK_S_IOERR);
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::AllOf(testing::HasSubstr("Disk quota exceeded; the quota there is used up"),
+                             testing::HasSubstr("No space left on device; make room")));
+  EXPECT_EQ(write_at(rig.driver(0), 3, std::string(kSector, 'q')), VIRTIO_BLK_S_IOERR)
+      << "the quota is still used up";
+  EXPECT_EQ(write_at(rig.driver(0), 4, std::string(kSector, 'q')), VIRTIO_BLK_S_OK);
+}
+
 TEST_P(BlockFaultTest, DiscardErrorsAreToldButNotThatThereIsNone) {
   plan_.add({.kind = FileKind::kAllocate, .offset = 0, .length = 1, .error = EIO});
   Rig rig = make();

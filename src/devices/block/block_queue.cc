@@ -68,13 +68,20 @@ void BlockQueue::start_request(DescriptorChain chain) {
   if (auto status = request.begin(std::move(chain), worker_.rules())) {
     return finish(request, *status);
   }
-  if (request.kind == DiskRequest::Kind::kFlush) worker_.flush_begins();
+  if (request.kind == DiskRequest::Kind::kFlush) worker_.flush_begins(request);
   worker_.disk().start(request);
 }
 
 void BlockQueue::io_done(BlockRequest& request, int error) {
   if (error == 0 && request.next_segment()) return worker_.disk().start(request);
-  worker_.io_done(request, error);
+  const bool has_changed =
+      request.kind != DiskRequest::Kind::kRead && request.kind != DiskRequest::Kind::kFlush;
+  if (error == 0 && has_changed && worker_.rules().write_through) {
+    request.become_flush();
+    worker_.flush_begins(request);
+    return worker_.disk().start(request);
+  }
+  error = worker_.io_done(request, error);
   finish(request, error == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR);
 }
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <linux/virtio_blk.h>
 
+#include <cerrno>
+
 #include "devices/block/block_test_disk.h"
 #include "devices/block/block_worker.h"
 #include "virtio/rig/queue_bench.h"
@@ -29,7 +31,9 @@ class HeldDisk final : public Disk {
   void end_all() {
     if (held_.empty()) return;
     for (DiskRequest* request : std::exchange(held_, {})) {
-      request->disk_done(0);
+      const bool fails = request->kind == DiskRequest::Kind::kFlush &&
+                         (fails_flushes || std::exchange(fails_next_flush, false));
+      request->disk_done(fails ? EIO : 0);
       ++ended;
     }
     if (refill) refill();
@@ -40,6 +44,8 @@ class HeldDisk final : public Disk {
   bool at_once = false;
   unsigned flushes = 0;  // started
   unsigned ended = 0;
+  bool fails_flushes = false;
+  bool fails_next_flush = false;
   std::function<void()> refill;  // after a batch
 
  private:
@@ -66,6 +72,19 @@ class BlockQueueTest : public ::testing::TestWithParam<bool> {
     disk_->end_all();
   }
   void turn() { EXPECT_TRUE(loop_->run_once({})); }
+  /// How often the disk was asked to flush, with nothing else to do, before the request came back.
+  unsigned flushes_of(const std::vector<RigBuffer>& request) {
+    const unsigned before = disk_->flushes;
+    bench_.driver().send(request);
+    turn();
+    while (disk_->held() > 0) {
+      EXPECT_FALSE(bench_.driver().try_used());
+      disk_->end_all();
+    }
+    const auto used = bench_.driver().try_used();
+    EXPECT_TRUE(used && used->last_byte() == VIRTIO_BLK_S_OK);
+    return disk_->flushes - before;
+  }
   /// As many flushes as the ring has room for.
   void fill() {
     while (bench_.driver().try_used()) continue;
@@ -99,6 +118,22 @@ TEST_P(BlockQueueTest, AFullQueueGoesOnWithoutAKick) {
   EXPECT_EQ(disk_->held(), kSize);
 }
 
+// Virtio 1.3 §5.2.6.2: nobody else would flush.
+TEST_P(BlockQueueTest, ADriverWithoutFlushIsToldWhenWritesAreStable) {
+  const Range range{.sector = 0, .sectors = 1, .flags = 0};
+  const std::vector<RigBuffer> write = {header(VIRTIO_BLK_T_OUT), readable(std::string(512, 'x')),
+                                        writable(1)};
+  const std::vector<RigBuffer> zero = {header(VIRTIO_BLK_T_WRITE_ZEROES), readable(range),
+                                       readable(range), writable(1)};
+  const std::vector<RigBuffer> discard = {header(VIRTIO_BLK_T_DISCARD), readable(range),
+                                          writable(1)};
+  const std::vector<RigBuffer> read = {header(VIRTIO_BLK_T_IN), writable(512), writable(1)};
+  for (const auto& request : {write, zero, discard, read}) EXPECT_EQ(flushes_of(request), 0u);
+  worker_->set_write_through(true);
+  for (const auto& request : {write, zero, discard}) EXPECT_EQ(flushes_of(request), 1u);
+  EXPECT_EQ(flushes_of(read), 0u);
+}
+
 TEST_P(BlockQueueTest, ADriverThatKeepsItFullLeavesTheLoopToOthers) {
   fill();
   turn();
@@ -128,12 +163,19 @@ class IdleFlushTest : public ::testing::Test {
     EXPECT_TRUE(worker_->start_queue(
         0, std::move(*Virtqueue::create(bench_.memory().guest(), bench_.setup()))));
   }
-  void send(const std::vector<RigBuffer>& buffers) {
+  int send(const std::vector<RigBuffer>& buffers) {
     bench_.driver().send(buffers);
     const unsigned before = disk_->ended;
     while (disk_->ended == before) EXPECT_TRUE(loop_->run_once(std::chrono::seconds(10)));
-    while (bench_.driver().try_used()) continue;
+    return status();
   }
+  /// Of a request that has come back.
+  int status() {
+    auto used = bench_.driver().try_used();
+    EXPECT_TRUE(used);
+    return used ? used->last_byte() : -1;
+  }
+  int flush() { return send({header(VIRTIO_BLK_T_FLUSH), writable(1)}); }
   void write() { send({header(VIRTIO_BLK_T_OUT), readable(std::string(512, 'x')), writable(1)}); }
   /// Turns the loop for a while that is more than long enough.
   void wait() {
@@ -173,6 +215,30 @@ TEST_F(IdleFlushTest, AReadDoesNotArmItAndAFlushOfTheDriverDisarmsIt) {
   send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
   wait();
   EXPECT_EQ(disk_->flushes, 1U) << "the driver's";
+}
+
+// The host takes the bytes for written once it has told of it.
+TEST_F(IdleFlushTest, ItsFailureIsToldByTheDriversNextFlush) {
+  write();
+  disk_->fails_flushes = true;
+  wait();
+  EXPECT_EQ(disk_->flushes, 1U);
+  disk_->fails_flushes = false;
+  EXPECT_EQ(flush(), VIRTIO_BLK_S_IOERR);
+  EXPECT_EQ(flush(), VIRTIO_BLK_S_OK);
+}
+
+TEST_F(IdleFlushTest, AFailureIsToldByEveryFlushUnderWay) {
+  disk_->at_once = false;
+  bench_.driver().send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
+  bench_.driver().send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
+  while (disk_->held() < 2) ASSERT_TRUE(loop_->run_once(std::chrono::seconds(10)));
+  disk_->fails_next_flush = true;
+  disk_->end_all();
+  EXPECT_EQ(status(), VIRTIO_BLK_S_IOERR);
+  EXPECT_EQ(status(), VIRTIO_BLK_S_IOERR);
+  disk_->at_once = true;
+  EXPECT_EQ(flush(), VIRTIO_BLK_S_OK);
 }
 
 }  // namespace

@@ -86,10 +86,14 @@ std::optional<uint8_t> BlockRequest::modify(uint32_t type, uint64_t sector,
     if (!rules.sparse) return VIRTIO_BLK_S_OK;  // a hint that is not taken
     return read_segments(Kind::kDiscard, rules);
   }
+  become_flush();
+  return std::nullopt;
+}
+
+void BlockRequest::become_flush() {
   kind = Kind::kFlush;
   offset = length = 0;
   buffers.clear();
-  return std::nullopt;
 }
 
 uint8_t BlockRequest::give_id(const BlockRules& rules) {
@@ -130,7 +134,7 @@ std::optional<uint8_t> BlockRequest::read_segments(Kind segments, const BlockRul
     uint64_t size = segment.num_sectors * kSector;
     auto place = place_of(segment.sector, size, rules);
     if (!place || (segment.flags & ~allowed) != 0) return VIRTIO_BLK_S_IOERR;
-    segments_[i] = {.offset = *place, .length = size, .unmap = segment.flags != 0};
+    segments_[i] = {.offset = *place, .length = size, .unmap = segment.flags != 0 && rules.sparse};
   }
   kind = segments;
   buffers.clear();

@@ -3,10 +3,12 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "devices/block/block_config.h"
 #include "disk/disk.h"
+#include "disk/flush_errors.h"
 #include "virtio/descriptor_chain.h"
 
 namespace crosvm {
@@ -18,9 +20,14 @@ struct BlockRules {
   uint64_t size = 0;  ///< bytes; beyond lies nothing
   bool read_only = false;
   bool sparse = true;
+  /// The driver knows of no flush: what it changes is stable before it is told (virtio 1.3
+  /// §5.2.6.2).
+  bool write_through = false;
   /// How long written data may stay in the host's cache when the driver never flushes.
   std::chrono::milliseconds flush_after = std::chrono::seconds(60);
   std::array<std::byte, BlockConfig::kIdBytes> id = {};  ///< padded with zeroes
+  /// One for all workers, whose disks are one open file.
+  std::shared_ptr<FlushErrors> flush_errors = std::make_shared<FlushErrors>();
 };
 
 /// One request of the driver (virtio 1.3 §5.2.6): a header, data, and a status byte that comes last
@@ -36,10 +43,14 @@ class BlockRequest final : public DiskRequest {
   std::optional<uint8_t> begin(DescriptorChain chain, const BlockRules& rules);
   /// Describes the next segment of a discard; false when there is none.
   bool next_segment();
+  /// Becomes the flush of what it has done.
+  void become_flush();
   /// Writes the status and gives up the chain. `written`: bytes that the device has written.
   DescriptorChain end(uint8_t status, uint32_t& written);
 
   void disk_done(int error) override;
+
+  uint64_t failures_told = 0;  ///< of flushes, when this one began
 
  private:
   struct Segment {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/start_error.h"
 
 namespace crosvm {
 
@@ -16,7 +17,7 @@ Result<std::unique_ptr<BlockThread>> BlockThread::create(const MakeWorker& make)
       if (auto ran = loop->run(); !ran) log::error("a disk's worker: {}", ran.error().what());
     });
   } catch (const std::system_error& error) {  // the one way that std::thread tells it
-    return fail(Error::from_errno("starting", "a disk's worker", error.code().value()));
+    return fail(start_error("starting", "a disk's worker", error.code().value()));
   }
   return made;
 }

@@ -1,5 +1,7 @@
 #include "devices/block/block_worker.h"
 
+#include <cerrno>
+#include <string_view>
 #include <utility>
 
 #include "base/format.h"
@@ -9,6 +11,22 @@ namespace crosvm {
 namespace {
 
 using Kind = DiskRequest::Kind;
+
+/// What helps against an error of the host.
+std::string_view fix_for(int error) {
+  switch (error) {
+    case ENOSPC:
+      return "; make room on its file system";
+    case EDQUOT:
+      return "; the quota there is used up: raise it, or remove what is not needed";
+    case EFBIG:
+      return "; it is larger than its file system or RLIMIT_FSIZE (ulimit -f) allows";
+    case EIO:
+      return "; the storage may be failing: see dmesg";
+    default:
+      return "";
+  }
+}
 
 std::string_view name_of(Kind kind) {
   switch (kind) {
@@ -97,14 +115,28 @@ void BlockWorker::later(std::function<void()> work) {
 
 // ---- the host's cache
 
-void BlockWorker::io_done(const DiskRequest& request, int error) {
-  if (error != 0 && limit_.allows()) {
-    std::string doing = format_text("{} {} bytes at {:#x} of", name_of(request.kind),
-                                    request.length, request.offset);
-    log::warn("{}", Error::from_errno(doing, object_, error).what());
-  }
-  bool unflushed = request.kind == Kind::kFlush ? error != 0 : request.kind != Kind::kRead;
+void BlockWorker::log_error(const DiskRequest& request, int error) {
+  if (!limit_.allows()) return;
+  const std::string doing = request.kind == Kind::kFlush
+                                ? "flushing"
+                                : format_text("{} {} bytes at {:#x} of", name_of(request.kind),
+                                              request.length, request.offset);
+  log::warn("{}{}", Error::from_errno(doing, object_, error).what(), fix_for(error));
+}
+
+void BlockWorker::flush_begins(BlockRequest& request) {
+  disarm_idle_flush();
+  request.failures_told = rules_.flush_errors->begin();
+}
+
+int BlockWorker::io_done(const BlockRequest& request, int error) {
+  if (error != 0) log_error(request, error);
+  const bool is_flush = request.kind == Kind::kFlush;
+  const bool unflushed = is_flush ? error != 0 : request.kind != Kind::kRead;
   if (unflushed) arm_idle_flush();
+  if (!is_flush) return error;
+  if (error != 0) rules_.flush_errors->failed(error);
+  return rules_.flush_errors->end(request.failures_told, error);
 }
 
 void BlockWorker::arm_idle_flush() {
@@ -125,9 +157,9 @@ void BlockWorker::flush_idle() {
 
 void BlockWorker::IdleFlush::disk_done(int error) {
   running = false;
-  if (error != 0 && worker_.limit_.allows()) {
-    log::warn("{}", Error::from_errno("flushing", worker_.object_, error).what());
-  }
+  if (error == 0) return;
+  worker_.log_error(*this, error);
+  worker_.rules_.flush_errors->failed(error);
 }
 
 }  // namespace crosvm

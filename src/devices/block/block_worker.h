@@ -34,6 +34,9 @@ class BlockWorker {
   /// on the loop, not before this returns. Errors: those of Disk::resize.
   void resize(uint64_t bytes, std::function<void(Result<void>)> done);
 
+  /// As BlockRules says, from now on.
+  void set_write_through(bool write_through) { rules_.write_through = write_through; }
+
   // For its queues.
   EventLoop& loop() { return loop_; }
   Disk& disk() { return *disk_; }
@@ -41,9 +44,10 @@ class BlockWorker {
   bool pausing() const { return pausing_; }
   void queue_broke(const Error& error) { broken_(error.what()); }
   /// What has been written so far needs no other flush, unless this one fails.
-  void flush_begins() { disarm_idle_flush(); }
-  /// Logs an error; watches for writes that nobody flushes.
-  void io_done(const DiskRequest& request, int error);
+  void flush_begins(BlockRequest& request);
+  /// Logs an error; watches for writes that nobody flushes. Gives the error for the driver: of a
+  /// flush also that of another, which it would not hear of.
+  int io_done(const BlockRequest& request, int error);
 
  private:
   /// What writes the disk's cache back when the driver does not ask for it.
@@ -56,6 +60,7 @@ class BlockWorker {
    private:
     BlockWorker& worker_;
   };
+  void log_error(const DiskRequest& request, int error);
   void arm_idle_flush();
   void disarm_idle_flush();
   void flush_idle();

@@ -55,7 +55,7 @@ Result<void> check(const CompositePlan& plan) {
 
 /// The files of the tables are found wherever the folder goes.
 std::string own_name(const CompositePlan& plan, std::string_view suffix) {
-  return std::filesystem::path(plan.path).filename().string() + std::string(suffix);
+  return as_file_name(std::filesystem::path(plan.path).filename().string() + std::string(suffix));
 }
 
 Result<gpt::Guid> or_random(const std::optional<gpt::Guid>& guid) {
@@ -73,11 +73,12 @@ Result<void> write_durably(const Fd& file, std::string_view bytes, const std::st
 /// All of them, or as if none had been.
 Result<void> commit_all(std::span<TargetFile> files) {
   for (size_t i = 0; i < files.size(); ++i) {
-    Result<void> done = files[i].commit();
+    Result<void> done = files[i].place();
     if (done) continue;
     for (TargetFile& earlier : files.first(i)) earlier.withdraw();
     return done;
   }
+  for (TargetFile& file : files) file.settle();
   return {};
 }
 

@@ -49,7 +49,7 @@ Result<CompositeFiles> plan_composite(const CompositePlan& plan);
 /// Makes the files. None gets its name before all are complete and on stable storage, and PATH does
 /// last; what has the names is replaced, if it is a file that nobody has in use. Errors: those of
 /// `plan_composite` and of `TargetFile`, else the errno of the call that failed, which names the
-/// file; what there was not before is not there then either.
+/// file; what was there before is there then, and nothing else.
 Result<void> create_composite(const CompositePlan& plan);
 
 }  // namespace crosvm

@@ -127,6 +127,9 @@ TEST_F(CreateCompositeTest, NamesLeadFromTheFolderOfTheDisk) {
   EXPECT_EQ(stored("../disk", "a.img"),
             (std::filesystem::current_path().filename() / "a.img").string());
   EXPECT_EQ(stored("x/disk", "/y/a.img"), "/y/a.img");
+  EXPECT_EQ(stored("disk", "a:b.img"), "./a:b.img");
+  EXPECT_EQ(stored("x/disk", "x/a:b.img"), "./a:b.img");
+  EXPECT_EQ(stored("x/disk", "x/y/a:b.img"), "y/a:b.img");
   EXPECT_EQ(stored("/x/disk", "a.img"), (std::filesystem::current_path() / "a.img").string());
 }
 
@@ -183,6 +186,19 @@ TEST_F(CreateCompositeTest, AFileThatCannotGetItsNameTakesTheOthersAlong) {
   EXPECT_THAT(made.error().what(), HasSubstr(".header"));
   EXPECT_THAT(files(), ElementsAre("a", name + ".header"));
   EXPECT_EQ(folder_.read(name + ".header"), "old");
+}
+
+TEST_F(CreateCompositeTest, WhatWasReplacedAlreadyComesBack) {
+  const std::string name(250, 'd');  // as above
+  folder_.write(name, "old header");
+  std::filesystem::create_symlink(name, folder_.path("disk.header"));
+  folder_.write("disk.filler", "old filler");
+  auto made = create_composite(
+      {.path = folder_.path("disk"), .partitions = {partition("a", 4096)}, .disk_guid = {}});
+  ASSERT_FALSE(made);
+  EXPECT_THAT(files(), ElementsAre("a", name, "disk.filler", "disk.header"));
+  EXPECT_EQ(folder_.read("disk.filler"), "old filler");
+  EXPECT_EQ(folder_.read("disk.header"), "old header");
 }
 
 TEST_F(CreateCompositeTest, ReplacesWhatNobodyUses) {

@@ -36,6 +36,16 @@ Result<std::vector<uint64_t>> Qcow2Checker::read_entries(uint64_t offset, uint64
   return entries;
 }
 
+Result<void> Qcow2Checker::expect_room() const {
+  if (is_map_full_) return fail(MetadataMap::no_room(object_));
+  if (!counts_.is_full()) return {};
+  return fail(Error(
+      std::errc::not_supported,
+      format_text("{}: its clusters lie so far apart that it takes too much memory to count their "
+                  "uses; copy it (crosvm disk convert)",
+                  object_)));
+}
+
 /// Counts the clusters of a table. False when they cannot be its.
 bool Qcow2Checker::claim(std::string_view what, uint64_t offset, uint64_t bytes, ClusterUse use) {
   const uint64_t first = offset >> layout_.cluster_bits;
@@ -44,6 +54,8 @@ bool Qcow2Checker::claim(std::string_view what, uint64_t offset, uint64_t bytes,
     error("{} at {:#x} is not aligned or outside the file", what, offset);
     return false;
   }
+  is_map_full_ = is_map_full_ || !map_.has_room(count);
+  if (is_map_full_) return false;
   for (uint64_t i = first; i < first + count; ++i) counts_.add(i);
   if (map_.claim(first, count, use)) return true;
   error("{} at {:#x} overlaps other metadata", what, offset);
@@ -99,17 +111,14 @@ void Qcow2Checker::find_bitmaps() {
 }
 
 Result<void> Qcow2Checker::claim_bitmap(const Qcow2Bitmap& bitmap) {
-  constexpr uint64_t kPart = 8192;
-  for (uint64_t i = 0; i < bitmap.table_entries; i += kPart) {
-    const uint64_t count = std::min(kPart, bitmap.table_entries - i);
-    for (const uint64_t entry : TRY(read_entries(bitmap.table_offset + i * 8, count))) {
-      const uint64_t offset = entry & kQcow2BitmapOffsetMask;
-      if (offset == 0) continue;
-      (void)claim("a cluster of a dirty bitmap", offset, layout_.cluster_size(),
-                  ClusterUse::kBitmap);
-    }
-  }
-  return {};
+  return for_entries(bitmap.table_offset, bitmap.table_entries,
+                     [this](uint64_t, uint64_t entry) -> Result<void> {
+                       const uint64_t offset = entry & kQcow2BitmapOffsetMask;
+                       if (offset == 0) return {};
+                       (void)claim("a cluster of a dirty bitmap", offset, layout_.cluster_size(),
+                                   ClusterUse::kBitmap);
+                       return expect_room();
+                     });
 }
 
 Result<void> Qcow2Checker::claim_blocks() {
@@ -143,19 +152,18 @@ void Qcow2Checker::check_l1_entry(uint64_t entry, uint64_t place) {
 
 /// Before what they map, so that data which overlaps them is found. Snapshots share tables.
 Result<void> Qcow2Checker::claim_l2_tables(const Table& l1) {
-  const auto entries = TRY(read_entries(l1.offset, l1.entries));
-  for (size_t i = 0; i < entries.size(); ++i) {
-    check_l1_entry(entries[i], l1.offset + i * 8);
-    const uint64_t offset = entries[i] & kQcow2OffsetMask;
-    if (offset == 0) continue;
+  return for_entries(l1.offset, l1.entries, [&](uint64_t i, uint64_t entry) -> Result<void> {
+    check_l1_entry(entry, l1.offset + i * 8);
+    const uint64_t offset = entry & kQcow2OffsetMask;
+    if (offset == 0) return {};
     const uint64_t cluster = offset >> layout_.cluster_bits;
     if (layout_.in_cluster(offset) == 0 && map_.use(cluster) == ClusterUse::kL2) {
       counts_.add(cluster);
     } else {
       (void)claim("an L2 table", offset, layout_.cluster_size(), ClusterUse::kL2);
     }
-  }
-  return {};
+    return expect_room();
+  });
 }
 
 Qcow2Entry Qcow2Checker::entry_of(std::span<const std::byte> table, uint64_t index) const {
@@ -178,7 +186,7 @@ void Qcow2Checker::count_compressed(const Qcow2Entry& entry, uint64_t guest) {
     if (map_.use(i) != ClusterUse::kData) {
       error("the compressed cluster for {:#x} overlaps metadata", guest);
     }
-    counts_.add(i);
+    counts_.add(i, times_);
   }
 }
 
@@ -207,7 +215,7 @@ void Qcow2Checker::count_entry(const Qcow2Entry& entry, uint64_t guest) {
     error("the cluster for {:#x} overlaps metadata at {:#x}", guest, entry.host());
   }
   ++report_.data_clusters;
-  counts_.add(cluster);
+  counts_.add(cluster, times_);
 }
 
 Result<void> Qcow2Checker::walk_l2(uint64_t offset, uint64_t guest, bool is_active) {
@@ -218,21 +226,29 @@ Result<void> Qcow2Checker::walk_l2(uint64_t offset, uint64_t guest, bool is_acti
   for (uint64_t i = 0; i < layout_.l2_entries(); ++i) {
     count_entry(entry_of(table, i), guest + (i << layout_.cluster_bits));
   }
+  TRY(expect_room());
   if (is_active) return {};
   report_.data_clusters = data;  // of the disk as it is now
   report_.compressed_clusters = compressed;
   return {};
 }
 
+/// A table is walked once, however many entries name it: the same cluster of a small image can be
+/// named millions of times.
 Result<void> Qcow2Checker::walk_l1(const Table& l1) {
-  const auto entries = TRY(read_entries(l1.offset, l1.entries));
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const uint64_t offset = entries[i] & kQcow2OffsetMask;
-    if (offset == 0 || layout_.in_cluster(offset) != 0) continue;
-    if (map_.use(offset >> layout_.cluster_bits) != ClusterUse::kL2) continue;
-    TRY(walk_l2(offset, i * layout_.l2_coverage(), l1.is_active));
-  }
-  return {};
+  return for_entries(l1.offset, l1.entries, [&](uint64_t i, uint64_t entry) -> Result<void> {
+    const uint64_t offset = entry & kQcow2OffsetMask;
+    const uint64_t cluster = offset >> layout_.cluster_bits;
+    if (layout_.in_cluster(offset) != 0 || map_.use(cluster) != ClusterUse::kL2) return {};
+    map_.set(cluster, ClusterUse::kWalkedL2);
+    times_ = counts_.get(cluster);
+    // There it says for each cluster of the disk where it lies, which is one place of the disk.
+    if (layout_.external_data && times_ > 1) {
+      error("the L2 table at {:#x} is named {} times, and its clusters are in a data file", offset,
+            times_);
+    }
+    return walk_l2(offset, i * layout_.l2_coverage(), l1.is_active);
+  });
 }
 
 Result<void> Qcow2Checker::walk() {
@@ -248,6 +264,7 @@ Result<void> Qcow2Checker::walk() {
   TRY(find_snapshots());
   find_bitmaps();
   TRY(claim_blocks());
+  TRY(expect_room());
   for (const Table& l1 : l1_tables_) TRY(claim_l2_tables(l1));
   for (const Qcow2Bitmap& bitmap : bitmaps_) TRY(claim_bitmap(bitmap));
   for (const Table& l1 : l1_tables_) TRY(walk_l1(l1));

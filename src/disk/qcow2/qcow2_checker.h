@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -23,10 +25,12 @@ namespace crosvm {
 /// the counts.
 class Qcow2Checker {
  public:
-  Qcow2Checker(SyncFile& file, const std::string& object) : file_(file), object_(object) {}
+  /// The counts take `most_bytes` at most.
+  Qcow2Checker(SyncFile& file, const std::string& object, size_t most_bytes)
+      : file_(file), object_(object), counts_(most_bytes) {}
 
   /// Counts all uses. Errors: those of reading and of `parse_qcow2_header`; not_supported for a
-  /// file that is too large.
+  /// file that is too large, or takes too much memory.
   Result<void> walk();
   /// Compares the counts with those in the image, and the flags in the active tables.
   Result<void> compare(bool fix_flags);
@@ -49,7 +53,18 @@ class Qcow2Checker {
     constexpr size_t kMostMessages = 100;
     if (report_.messages.size() < kMostMessages) report_.messages.push_back(std::move(message));
   }
+  /// `each` entry of a table of 64-bit ones: its index and value. All fits into little memory.
+  template <class Each>
+  Result<void> for_entries(uint64_t offset, uint64_t count, Each each) {
+    constexpr uint64_t kPart = 65536;
+    for (uint64_t from = 0; from < count; from += kPart) {
+      const auto part = TRY(read_entries(offset + from * 8, std::min(kPart, count - from)));
+      for (size_t i = 0; i < part.size(); ++i) TRY(each(from + i, part[i]));
+    }
+    return {};
+  }
   Result<void> read_header();
+  Result<void> expect_room() const;
   Result<std::vector<uint64_t>> read_entries(uint64_t offset, uint64_t count);
   bool claim(std::string_view what, uint64_t offset, uint64_t bytes, ClusterUse use);
   Result<void> find_snapshots();
@@ -78,6 +93,8 @@ class Qcow2Checker {
   uint64_t file_clusters_ = 0;
   MetadataMap map_;
   ClusterCounts counts_;
+  bool is_map_full_ = false;
+  uint64_t times_ = 1;  // that the L2 table is named, through which it goes
   std::vector<uint64_t> blocks_;
   std::vector<Table> l1_tables_;
   std::vector<Qcow2Bitmap> bitmaps_;

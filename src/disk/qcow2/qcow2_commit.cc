@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/log.h"
+
 namespace crosvm {
 
 using Kind = DiskRequest::Kind;
@@ -82,8 +84,10 @@ void Qcow2Disk::Committer::cut() {
 }
 
 /// Writes what the next stage has, then flushes. At least once: the data must be stable before
-/// anything refers to it.
+/// anything refers to it. A damaged image stays as it is: after any stage it is no worse than
+/// before.
 void Qcow2Disk::Committer::next_stage() {
+  if (is_damaged()) return end_stages(EIO);
   while (stage_ < commit_.kStages && commit_.stages[stage_].empty()) {
     if (stage_ == 2 && !flushed_data_) return flush();
     ++stage_;
@@ -91,13 +95,14 @@ void Qcow2Disk::Committer::next_stage() {
   if (stage_ == commit_.kStages) return end_stages(0);
   next_write_ = 0;
   step_ = Step::kWrite;
+  disk_.metadata_->stage_begins(commit_, stage_);
   write_some();
 }
 
 void Qcow2Disk::Committer::write_some() {
   const auto& writes = commit_.stages[stage_];
   ++pieces_;
-  while (error_ == 0 && next_write_ < writes.size() && pieces_ <= kMostPieces) {
+  while (error_ == 0 && !is_damaged() && next_write_ < writes.size() && pieces_ <= kMostPieces) {
     const MetadataWrite& write = writes[next_write_++];
     Piece& piece =
         disk_.take_piece(*this, Target::kFile, Kind::kWrite, write.offset, write.bytes.size());
@@ -106,7 +111,9 @@ void Qcow2Disk::Committer::write_some() {
     ++pieces_;
     disk_.start_piece(piece);
   }
-  if (--pieces_ == 0) error_ != 0 ? end_stages(error_) : flush();
+  if (--pieces_ > 0) return;
+  if (error_ == 0 && is_damaged()) error_ = EIO;
+  error_ != 0 ? end_stages(error_) : flush();
 }
 
 void Qcow2Disk::Committer::flush() {
@@ -121,6 +128,8 @@ void Qcow2Disk::Committer::flush() {
 
 void Qcow2Disk::Committer::piece_done(int error) {
   if (error != 0) error_ = error;
+  // A write that failed is written again, by the next commit.
+  if (error != 0 && step_ == Step::kFlush) flush_errors_.failed(error);
   --pieces_;
   if (step_ == Step::kWrite) return write_some();
   if (pieces_ > 0) return;
@@ -130,6 +139,9 @@ void Qcow2Disk::Committer::piece_done(int error) {
 }
 
 void Qcow2Disk::Committer::end_stages(int error) {
+  if (error != 0 && served_.empty() && !is_damaged() && limit_.allows()) {
+    log::warn("{}", Error::from_errno("bringing up to date", disk_.object_, error).what());
+  }
   freed_ = std::exchange(commit_.freed, {});
   if (error != 0) commit_.freed = std::exchange(freed_, {});
   disk_.metadata_->end_commit(commit_, error == 0);
@@ -143,10 +155,12 @@ void Qcow2Disk::Committer::end_stages(int error) {
 void Qcow2Disk::Committer::free_some() {
   if (freeing_) return;
   freeing_ = true;
-  while (!waiting_ && !freed_.empty() && punching_.size() < kMostPieces) {
+  // Of a damaged image nothing is known to be unused.
+  while (!waiting_ && !is_damaged() && !freed_.empty() && punching_.size() < kMostPieces) {
     if (!free_run()) break;
   }
   freeing_ = false;
+  if (is_damaged()) freed_.clear();
   if (!waiting_ && freed_.empty() && punching_.empty()) end();
 }
 

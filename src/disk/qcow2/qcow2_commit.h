@@ -4,6 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/log_limit.h"
+#include "disk/flush_errors.h"
 #include "disk/qcow2/qcow2_operation.h"
 
 namespace crosvm {
@@ -15,6 +17,8 @@ class Qcow2Disk::Committer final : private Waiter, private PieceOwner {
   explicit Committer(Qcow2Disk& disk) : disk_(disk) {}
 
   bool is_running() const { return step_ != Step::kIdle; }
+  /// What it has cut is on its way to the file.
+  bool is_writing() const { return step_ >= Step::kGrow && step_ <= Step::kWrite; }
   /// `waiter` goes on when all that is changed so far is stable.
   void ask(Waiter& waiter);
   void begin();
@@ -22,6 +26,7 @@ class Qcow2Disk::Committer final : private Waiter, private PieceOwner {
   void drained();
   /// The disk goes: what has begun is as if it had not.
   void abandon();
+  FlushErrors& flush_errors() { return flush_errors_; }
 
  private:
   enum class Step : uint8_t { kIdle, kDrain, kCut, kGrow, kFlush, kWrite, kDrainFreed, kFree };
@@ -39,6 +44,7 @@ class Qcow2Disk::Committer final : private Waiter, private PieceOwner {
 
   void go_on(int error) override;
   void piece_done(int error) override;
+  bool is_damaged() const { return disk_.metadata_->damage().found(); }
   void cut();
   void next_stage();
   void write_some();
@@ -63,6 +69,8 @@ class Qcow2Disk::Committer final : private Waiter, private PieceOwner {
   std::vector<Punch*> punching_;
   bool freeing_ = false;
   bool waiting_ = false;
+  FlushErrors flush_errors_;
+  LogLimit limit_{"failures to bring a qcow2 image up to date"};
 };
 
 }  // namespace crosvm

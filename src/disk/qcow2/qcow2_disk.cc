@@ -92,7 +92,18 @@ Qcow2Disk::~Qcow2Disk() {
   file_.reset();
   data_file_.reset();
   backing_.reset();
-  if (opened_read_only_ || metadata_->damage().found()) return;
+  if (opened_read_only_) return;
+  if (!metadata_->damage().found()) close_image();
+  if (!metadata_->damage().found()) return;
+  // The mark may not have got into the file, or not even begun.
+  const std::vector<std::byte> header = metadata_->damaged_header();
+  Result<void> marked;
+  if (!header.empty()) marked = sync_->write_at(0, header);
+  if (marked) marked = sync_->flush();
+  if (!marked) log::error("marking the qcow2 image as corrupt: {}", marked.error().what());
+}
+
+void Qcow2Disk::close_image() {
   committer_->abandon();
   for (const Allocation* allocation : running_allocations_) {
     if (!allocation->place().is_new) continue;
@@ -171,8 +182,9 @@ void Qcow2Disk::pump() {
 }
 
 void Qcow2Disk::mark_damaged() {
-  if (damage_mark_) return;
   read_only_ = true;
+  // A commit would write over the mark, or free what the marked header names: it ends first.
+  if (damage_mark_ || committer_->is_writing()) return;
   std::vector<std::byte> header;
   if (!opened_read_only_) header = metadata_->damaged_header();
   damage_mark_ = std::make_unique<DamageMark>(*this, std::move(header));

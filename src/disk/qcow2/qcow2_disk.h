@@ -98,6 +98,7 @@ class Qcow2Disk : public Disk {
   bool tell_ended();
   void pump();
   void mark_damaged();
+  void close_image();
   int refusal(const DiskRequest& request) const;
   /// Bytes of the backing file that the disk shows from `offset` on; 0 past its end.
   uint64_t backing_bytes_from(uint64_t offset) const;

@@ -1,5 +1,5 @@
-// Writes of each kind that the host refuses or does by half: the guest hears of it, the image stays
-// valid with every flushed byte, and the disk goes on when the host does.
+// Writes of each kind, and flushes, that the host refuses or does by half: the guest hears of it,
+// the image stays valid with every flushed byte, and the disk goes on when the host does.
 
 #include <gtest/gtest.h>
 
@@ -24,11 +24,12 @@ using test::TestRequest;
 using Kind = DiskRequest::Kind;
 using EventKind = DiskEvent::Kind;
 
-/// What a write of the image is for. kData: also a table that nothing names yet.
-enum class Part { kHeader, kL1, kL2, kRefcountTable, kRefcountBlock, kData };
+/// What a write of the image is for. kData: also a table that nothing names yet. kFlush: none.
+enum class Part { kHeader, kL1, kL2, kRefcountTable, kRefcountBlock, kData, kFlush };
 
 std::string name_of(Part part) {
-  constexpr std::array kNames = {"Header", "L1", "L2", "RefcountTable", "RefcountBlock", "Data"};
+  constexpr std::array kNames = {"Header",        "L1",   "L2",   "RefcountTable",
+                                 "RefcountBlock", "Data", "Flush"};
   return kNames[static_cast<size_t>(part)];
 }
 
@@ -56,7 +57,8 @@ class FailingWrites {
     };
     work(seldom ? 900 : 20 + below(600));
     if (hits_ > 0) {
-      EXPECT_GT(failed_, 0u) << "the guest heard nothing of " << hits_ << " failures";
+      EXPECT_GT(part_ == Part::kFlush ? failed_flushes_ : failed_, 0u)
+          << "the guest heard nothing of " << hits_ << " failures";
     }
     below(2) == 0 ? end_now() : go_on();
     return hits_;
@@ -93,10 +95,19 @@ class FailingWrites {
     return Part::kData;
   }
 
+  bool is_of_part(const DiskRequest& request) const {
+    if (part_ == Part::kFlush) return request.kind == Kind::kFlush;
+    return request.kind == Kind::kWrite && part_at(request.offset) == part_;
+  }
+
   /// From the `first`th write of the part on; some are done in part.
   int fault(const DiskRequest& request, uint64_t first) {
-    if (request.kind != Kind::kWrite || part_at(request.offset) != part_) return 0;
-    if (seen_++ < first) return 0;
+    if (!is_of_part(request) || seen_++ < first) return 0;
+    if (part_ == Part::kFlush) {
+      if (below(8) != 0) return 0;
+      ++hits_;
+      return EIO;
+    }
     ++hits_;
     uint64_t done = below(request.length / kSector + 1) * kSector;
     uint64_t at = request.offset;
@@ -139,6 +150,7 @@ class FailingWrites {
     }
     const int error = rig_.run(request);
     if (error != 0) ++failed_;
+    if (error != 0 && kind == Kind::kFlush) ++failed_flushes_;
     model_.apply({.kind = EventKind::kEnd, .error = error, .id = id});
   }
 
@@ -190,6 +202,7 @@ class FailingWrites {
   uint64_t seen_ = 0;    // writes of the part
   uint64_t hits_ = 0;    // that failed
   uint64_t failed_ = 0;  // requests
+  uint64_t failed_flushes_ = 0;
   uint64_t last_id_ = 0;
   uint64_t next_ = 1;  // that no sector holds yet
 };
@@ -208,8 +221,51 @@ TEST_P(Qcow2ErrorTest, TheGuestHearsOfItAndTheImageStaysValid) {
 
 INSTANTIATE_TEST_SUITE_P(Parts, Qcow2ErrorTest,
                          testing::Values(Part::kHeader, Part::kL1, Part::kL2, Part::kRefcountTable,
-                                         Part::kRefcountBlock, Part::kData),
+                                         Part::kRefcountBlock, Part::kData, Part::kFlush),
                          [](const auto& info) { return name_of(info.param); });
+
+/// Makes a commit due that no flush asks for, until a flush of the host has failed.
+void fail_a_commit(Qcow2Rig& rig) {
+  bool has_failed = false;
+  rig.queue.fault = [&](const DiskRequest& request) {
+    return request.kind == Kind::kFlush && !std::exchange(has_failed, true) ? EIO : 0;
+  };
+  for (uint64_t i = 0; i < 3000 && !has_failed; ++i) {
+    (void)rig.write(i * 37 % 8000 * kSector, std::string(kSector, 'x'));
+  }
+  while (rig.queue.end_one()) {
+  }
+  EXPECT_TRUE(has_failed);
+  rig.queue.fault = nullptr;
+}
+
+// The host takes the bytes for written once it has told of it.
+TEST(Qcow2FlushTest, AFailureThatNoFlushOfTheGuestHasSeenIsToldByTheNext) {
+  Qcow2Rig rig(1);
+  rig.make({.size = kSectors * kSector, .cluster_size = 512, .refcount_bits = 64});
+  rig.limits = {.l2_bytes = 0, .block_bytes = 0};
+  rig.open();
+  fail_a_commit(rig);
+  EXPECT_EQ(rig.flush(), EIO);
+  EXPECT_EQ(rig.flush(), 0);
+  rig.close();
+  rig.expect_clean();
+}
+
+TEST(Qcow2FlushTest, AFailureIsToldByEveryFlushUnderWay) {
+  Qcow2Rig rig(1);
+  rig.make({.size = kSectors * kSector});
+  rig.open();
+  rig.queue.fault = [hits = 0](const DiskRequest&) mutable { return hits++ == 0 ? EIO : 0; };
+  TestRequest first(Kind::kFlush, 0, 0);
+  TestRequest second(Kind::kFlush, 0, 0);
+  rig.disk->start(first);
+  EXPECT_EQ(rig.run(second), EIO);
+  while (rig.queue.end_one()) {
+  }
+  EXPECT_EQ(first.result, EIO);
+  EXPECT_EQ(rig.flush(), 0);
+}
 
 }  // namespace
 }  // namespace crosvm

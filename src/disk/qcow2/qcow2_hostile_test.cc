@@ -174,6 +174,28 @@ TEST(Qcow2HostileTest, AnEntryThatHasLostWhatItNamesIsNoHole) {
   }
 }
 
+// Of an image that was copied in part.
+TEST(Qcow2HostileTest, AClusterBehindTheFileIsNoHole) {
+  for (Kind kind : {Kind::kRead, Kind::kWrite}) {
+    Qcow2Rig rig(1);
+    make_image(rig);
+    rig.file.resize(5 * kCluster + 1);
+    rig.open();
+    EXPECT_EQ(rig.read(0, 4), std::string("d\0\0\0", 4)) << "the last one may be short";
+    EXPECT_EQ(rig.run(kind, 0, 512), 0);
+    rig.close();
+    rig.file.resize(5 * kCluster);
+    rig.open();
+    EXPECT_EQ(rig.run(kind, 0, 512), EIO);
+    EXPECT_EQ(rig.run(Kind::kWrite, kCluster, 512), EIO) << "it is read-only now";
+    EXPECT_EQ(rig.run(Kind::kRead, kCluster, 512), 0);
+    while (rig.queue.end_one()) {
+    }
+    rig.close();
+    EXPECT_EQ(look<uint64_t>(rig, 72), kQcow2IncompatibleCorrupt);
+  }
+}
+
 TEST(Qcow2HostileTest, ACompressedClusterThatIsNone) {
   Qcow2Rig rig(1);
   make_image(rig);

@@ -21,6 +21,7 @@ Qcow2Metadata::Qcow2Metadata(const Qcow2Header& header, std::vector<std::byte> h
                              const std::string& object, const Limits& limits)
     : header_(header),
       stable_(header),
+      written_(header),
       header_sector_(std::move(header_sector)),
       layout_(header.layout()),
       damage_(object),
@@ -193,6 +194,12 @@ Need Qcow2Metadata::begin_commit(Commit& commit) {
   return {};
 }
 
+void Qcow2Metadata::stage_begins(const Commit& commit, size_t stage) {
+  if (commit.stages[stage].empty()) return;
+  if (stage == 2) written_ = commit.middle_;
+  if (stage == 5) written_ = commit.last_;
+}
+
 void Qcow2Metadata::end_commit(Commit& commit, bool is_stable) {
   for (const Commit::Range& range : commit.tables_) {
     --range.table->pins;
@@ -214,8 +221,9 @@ void Qcow2Metadata::end_commit(Commit& commit, bool is_stable) {
 
 std::vector<std::byte> Qcow2Metadata::damaged_header() {
   if (layout_.version < 3) return {};
-  stable_.incompatible |= kQcow2IncompatibleCorrupt;
-  return cut_header(stable_).bytes;
+  Qcow2Header header = written_;
+  header.incompatible |= kQcow2IncompatibleCorrupt;
+  return cut_header(header).bytes;
 }
 
 }  // namespace crosvm

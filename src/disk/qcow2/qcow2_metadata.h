@@ -87,6 +87,8 @@ class Qcow2Metadata {
 
   /// kNothing: `commit` holds all that is newer than the file. Every write has been checked.
   Qcow2Need begin_commit(Commit& commit);
+  /// From now on the header may be in the file that this stage writes.
+  void stage_begins(const Commit& commit, size_t stage);
   /// All of it is stable, or, on failure, it is as if it had not begun.
   void end_commit(Commit& commit, bool is_stable);
 
@@ -102,7 +104,8 @@ class Qcow2Metadata {
 
   /// Does all that is left to do, waiting for it: after it the file is up to date, without leaks.
   Result<void> commit_and_wait(SyncFile& file);
-  /// Puts the bit that says "damaged" into the header, where the version has one.
+  /// The header that the file has, with the bit that says "damaged"; empty where the version has
+  /// none. Not while a commit is on its way.
   std::vector<std::byte> damaged_header();
 
  private:
@@ -113,8 +116,8 @@ class Qcow2Metadata {
   Result<void> claim_snapshot_tables(SyncFile& file, uint64_t l1_offset, uint64_t l1_entries);
   Result<void> prepare_writing(SyncFile& file);
   Result<std::vector<uint64_t>> read_entries(SyncFile& file, uint64_t offset, uint64_t count);
-  void claim_entries(const std::vector<uint64_t>& entries, uint64_t mask, ClusterUse use,
-                     uint64_t file_bytes);
+  Result<void> claim_entries(const std::vector<uint64_t>& entries, uint64_t mask, ClusterUse use,
+                             uint64_t file_bytes);
   void cut_tables(TableCache& cache, ClusterUse use, Commit& commit,
                   std::vector<MetadataWrite>& writes);
   MetadataWrite cut_entries(uint64_t table_offset, const std::vector<uint64_t>& entries,
@@ -127,7 +130,8 @@ class Qcow2Metadata {
   Result<void> write_and_wait(Commit& commit, SyncFile& file);
 
   Qcow2Header header_;           // as in memory
-  Qcow2Header stable_;           // as in the file
+  Qcow2Header stable_;           // as in the file, after the last commit
+  Qcow2Header written_;          // as in the file, whether or not that is stable
   bool header_is_open_ = false;  // after a commit that failed: either is in the file
   std::vector<std::byte> header_sector_;
   const Qcow2Layout layout_;

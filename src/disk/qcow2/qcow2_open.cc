@@ -58,8 +58,8 @@ Result<std::vector<uint64_t>> Qcow2Metadata::read_entries(SyncFile& file, uint64
 }
 
 /// What lies outside the file or is not aligned is found when it is used.
-void Qcow2Metadata::claim_entries(const std::vector<uint64_t>& entries, uint64_t mask,
-                                  ClusterUse use, uint64_t file_bytes) {
+Result<void> Qcow2Metadata::claim_entries(const std::vector<uint64_t>& entries, uint64_t mask,
+                                          ClusterUse use, uint64_t file_bytes) {
   for (uint64_t entry : entries) {
     const uint64_t offset = entry & mask;
     if (offset == 0 || offset >= file_bytes || layout_.in_cluster(offset) != 0) continue;
@@ -67,8 +67,11 @@ void Qcow2Metadata::claim_entries(const std::vector<uint64_t>& entries, uint64_t
     const ClusterUse now = map_.use(cluster);
     const bool is_shared = now == ClusterUse::kSnapshotL2 &&
                            (use == ClusterUse::kL2 || use == ClusterUse::kSnapshotL2);
-    if (!is_shared) (void)map_.claim(cluster, 1, use);
+    if (is_shared) continue;
+    TRY(map_.expect_room(now == ClusterUse::kData ? 1 : 0, damage_.object()));
+    (void)map_.claim(cluster, 1, use);
   }
+  return {};
 }
 
 Result<void> Qcow2Metadata::read_tables(SyncFile& file, bool read_only) {
@@ -89,10 +92,10 @@ Result<void> Qcow2Metadata::read_tables(SyncFile& file, bool read_only) {
   auto blocks = TRY(read_entries(file, header_.refcount_table_offset,
                                  (uint64_t{header_.refcount_table_clusters} << bits) / 8));
   for (uint64_t& block : blocks) block &= ~uint64_t{511};
-  claim_entries(blocks, ~uint64_t{0}, ClusterUse::kRefcountBlock, file.size());
+  TRY(claim_entries(blocks, ~uint64_t{0}, ClusterUse::kRefcountBlock, file.size()));
   refcounts_.set_table(header_.refcount_table_offset, std::move(blocks), file.size());
   auto l1 = TRY(read_entries(file, header_.l1_offset, header_.l1_entries));
-  claim_entries(l1, kQcow2OffsetMask, ClusterUse::kL2, file.size());
+  TRY(claim_entries(l1, kQcow2OffsetMask, ClusterUse::kL2, file.size()));
   l2_.set_l1(header_.l1_offset, std::move(l1));
   return read_only ? Result<void>() : prepare_writing(file);
 }
@@ -125,6 +128,7 @@ Result<void> Qcow2Metadata::read_snapshots(SyncFile& file) {
   const uint64_t first = header_.snapshots_offset >> layout_.cluster_bits;
   bool is_free = map_.claim(first, layout_.clusters(at) - first, ClusterUse::kSnapshotTable);
   for (auto [offset, entries] : l1_tables) {
+    TRY(map_.expect_room(layout_.clusters(entries * 8), object));
     is_free &= map_.claim(offset >> layout_.cluster_bits, layout_.clusters(entries * 8),
                           ClusterUse::kSnapshotL1);
   }
@@ -137,8 +141,8 @@ Result<void> Qcow2Metadata::claim_snapshot_tables(SyncFile& file, uint64_t l1_of
                                                   uint64_t l1_entries) {
   for (uint64_t done = 0; done < l1_entries; done += kEntriesAtOnce) {
     const uint64_t count = std::min(kEntriesAtOnce, l1_entries - done);
-    claim_entries(TRY(read_entries(file, l1_offset + done * 8, count)), kQcow2OffsetMask,
-                  ClusterUse::kSnapshotL2, file.size());
+    TRY(claim_entries(TRY(read_entries(file, l1_offset + done * 8, count)), kQcow2OffsetMask,
+                      ClusterUse::kSnapshotL2, file.size()));
   }
   return {};
 }
@@ -147,7 +151,7 @@ Result<void> Qcow2Metadata::claim_snapshot_tables(SyncFile& file, uint64_t l1_of
 Result<void> Qcow2Metadata::prepare_writing(SyncFile& file) {
   const uint64_t kept = header_.autoclear & kQcow2AutoclearRawData;
   if (header_.autoclear == kept) return {};
-  header_.autoclear = stable_.autoclear = kept;
+  header_.autoclear = stable_.autoclear = written_.autoclear = kept;
   TRY(file.write_at(0, cut_header(header_).bytes));
   return file.flush();
 }
@@ -194,7 +198,9 @@ Result<void> Qcow2Metadata::free_and_wait(const std::vector<ClusterRun>& runs, S
 
 Result<void> Qcow2Metadata::write_and_wait(Commit& commit, SyncFile& file) {
   TRY(file.flush());
-  for (const auto& writes : commit.stages) {
+  for (size_t stage = 0; stage < Commit::kStages; ++stage) {
+    const auto& writes = commit.stages[stage];
+    stage_begins(commit, stage);
     for (const MetadataWrite& write : writes) TRY(file.write_at(write.offset, write.bytes));
     if (!writes.empty()) TRY(file.flush());
   }

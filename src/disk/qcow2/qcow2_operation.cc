@@ -22,6 +22,7 @@ void Qcow2Disk::Operation::begin(DiskRequest& request, int refusal) {
   pieces_ = 0;
   error_ = refusal;
   waiting_ = flushed_ = false;
+  failures_told_ = disk_.committer_->flush_errors().begin();
   run();
 }
 
@@ -33,6 +34,9 @@ void Qcow2Disk::Operation::go_on(int error) {
 
 void Qcow2Disk::Operation::piece_done(int error) {
   if (error != 0) error_ = error;
+  if (error != 0 && request_->kind == Kind::kFlush) {
+    disk_.committer_->flush_errors().failed(error);
+  }
   --pieces_;
   if (pieces_ == 0 && !waiting_) run();
 }
@@ -45,7 +49,9 @@ void Qcow2Disk::Operation::run() {
     if (!step()) break;
   }
   --pieces_;
-  if (pieces_ == 0 && !waiting_) disk_.ended(*this, error_);
+  if (pieces_ > 0 || waiting_) return;
+  if (is_flush) error_ = disk_.committer_->flush_errors().end(failures_told_, error_);
+  disk_.ended(*this, error_);
 }
 
 /// False when something has to be waited for.
@@ -87,6 +93,19 @@ bool Qcow2Disk::Operation::broken(uint64_t guest) {
       disk_.metadata_->damage().report(format_text("the L2 entry for {:#x} is broken", guest)));
 }
 
+/// Whether the file has not a byte of its last cluster, as one that was copied in part. The last
+/// cluster of the file may be short.
+bool Qcow2Disk::Operation::is_lost(const MappedRun& run) const {
+  if (run.kind != UnitKind::kData || disk_.layout_.external_data) return false;
+  return disk_.layout_.cluster_start(run.host + run.length - 1) >= disk_.file_->size();
+}
+
+bool Qcow2Disk::Operation::lost(const MappedRun& run) {
+  const uint64_t guest = disk_.layout_.cluster_start(position_ + run.length - 1);
+  return fail_with(disk_.metadata_->damage().report(
+      format_text("the cluster for {:#x} lies outside the file", guest)));
+}
+
 void Qcow2Disk::Operation::take_buffers(uint64_t length, std::vector<GuestSlice>& to) {
   if (request_->kind != Kind::kRead && request_->kind != Kind::kWrite) {
     return append_zeroes(to, length);
@@ -117,6 +136,7 @@ bool Qcow2Disk::Operation::read_step() {
   if (auto need = l2.find_table(position_, table); !need.is_nothing()) return wait(need);
   const MappedRun run = l2.run(table, position_, end_ - position_);
   if (run.kind == UnitKind::kBroken) return broken(position_);
+  if (is_lost(run)) return lost(run);
   read_run(run);
   position_ += run.length;
   return true;
@@ -175,6 +195,7 @@ bool Qcow2Disk::Operation::write_step() {
 }
 
 bool Qcow2Disk::Operation::write_in_place(const MappedRun& run) {
+  if (is_lost(run)) return lost(run);
   const Qcow2Layout& layout = disk_.layout_;
   const Target target = disk_.data_target();
   if (!layout.external_data) {

@@ -65,6 +65,8 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   bool flush_step();
   bool extent_step();
   bool broken(uint64_t guest);
+  bool is_lost(const MappedRun& run) const;
+  bool lost(const MappedRun& run);
   bool need(const Qcow2Need& need);
   bool fail_with(int error);
   bool wait(const Qcow2Need& need);
@@ -80,6 +82,7 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   int error_ = 0;
   bool waiting_ = false;
   bool flushed_ = false;
+  uint64_t failures_told_ = 0;  // of flushes, when this one began
 };
 
 /// Writes of clusters that have no place of their own yet: what is around the guest's bytes is

@@ -9,12 +9,14 @@
 #include <random>
 
 #include "base/format.h"
+#include "disk/flat_model.h"
 #include "disk/qcow2/qcow2_rig.h"
 #include "disk/qcow2/qemu_img.h"
 
 namespace crosvm {
 namespace {
 
+using test::FlatModel;
 using test::MemoryFile;
 using test::Qcow2Rig;
 using test::QemuImg;
@@ -55,10 +57,6 @@ class RandomImage {
   }
 
  private:
-  struct Running {
-    std::unique_ptr<TestRequest> request;
-  };
-
   uint64_t below(uint64_t limit) { return random_() % limit; }
 
   void choose(uint64_t seed) {
@@ -89,12 +87,9 @@ class RandomImage {
     }
     rig_.limits.l2_bytes = below(2) == 0 ? 0 : 16 << 20;
     rig_.limits.block_bytes = below(2) == 0 ? 1 << 20 : 8 << 20;
-    model_.resize(options_.size);
-    known_.resize(options_.size, true);
-    if (rig_.backing) {
-      std::copy_n(rig_.backing->bytes().begin(),
-                  std::min(model_.size(), rig_.backing->bytes().size()), model_.begin());
-    }
+    Bytes bytes = rig_.backing ? rig_.backing->bytes() : Bytes();
+    bytes.resize(options_.size);
+    model_.start(std::move(bytes));
   }
 
   void make_backing(uint64_t size) {
@@ -108,12 +103,13 @@ class RandomImage {
 
   /// An image that qemu-img has filled, perhaps compressed, perhaps with a snapshot.
   void make_with_qemu() {
-    for (uint64_t at = 0; at < model_.size(); at += 4096) {
+    Bytes bytes(options_.size);
+    for (uint64_t at = 0; at < bytes.size(); at += 4096) {
       if (below(3) != 0) continue;
-      const size_t end = std::min<size_t>(model_.size(), at + 4096);
-      for (size_t i = at; i < end; ++i) model_[i] = static_cast<std::byte>(i / 7 + at);
+      const size_t end = std::min<size_t>(bytes.size(), at + 4096);
+      for (size_t i = at; i < end; ++i) bytes[i] = static_cast<std::byte>(i / 7 + at);
     }
-    qemu_.save("start.raw", model_);
+    qemu_.save("start.raw", bytes);
     compressed_ = below(2) == 0;
     std::string options = format_text("compat={},cluster_size={},refcount_bits={}",
                                       options_.version == 2 ? "0.10" : "1.1", options_.cluster_size,
@@ -130,7 +126,8 @@ class RandomImage {
     if (snapshot_) {
       ASSERT_EQ(qemu_.run("snapshot -c before test.qcow2"), 0) << qemu_.said();
     }
-    snapshot_bytes_ = model_;
+    snapshot_bytes_ = bytes;
+    model_.start(std::move(bytes));
     rig_.file.set_bytes(qemu_.load("test.qcow2"));
   }
 
@@ -181,45 +178,11 @@ class RandomImage {
 
   void ended(const TestRequest& request) {
     ASSERT_EQ(request.result, 0) << text();
-    const auto at = static_cast<ptrdiff_t>(request.offset);
-    const auto length = static_cast<ptrdiff_t>(request.length);
-    switch (request.kind) {
-      case Kind::kRead:
-        return compare(request.offset, request.bytes);
-      case Kind::kWrite:
-        std::ranges::copy(request.bytes, model_.begin() + at);
-        std::fill_n(known_.begin() + at, length, true);
-        break;
-      case Kind::kWriteZeroes:
-        std::fill_n(model_.begin() + at, length, std::byte{0});
-        std::fill_n(known_.begin() + at, length, true);
-        break;
-      case Kind::kDiscard:
-        std::fill_n(known_.begin() + at, length, false);
-        break;
-      case Kind::kExtent:
-        compare_extent(request);
-        break;
-      default:
-        break;
-    }
+    expect_right(model_.ended(request, request.bytes));
   }
 
-  void compare(uint64_t offset, const Bytes& bytes) {
-    for (size_t i = 0; i < bytes.size(); ++i) {
-      ASSERT_TRUE(!known_[offset + i] || bytes[i] == model_[offset + i])
-          << text() << ": byte " << offset + i << " is " << static_cast<int>(bytes[i]) << ", not "
-          << static_cast<int>(model_[offset + i]);
-    }
-  }
-
-  void compare_extent(const TestRequest& request) {
-    ASSERT_GT(request.extent.length, 0u);
-    ASSERT_LE(request.extent.length, request.length);
-    for (uint64_t i = 0; request.extent.is_zero && i < request.extent.length; ++i) {
-      const uint64_t at = request.offset + i;
-      ASSERT_TRUE(!known_[at] || model_[at] == std::byte{0}) << text() << ": byte " << at;
-    }
+  void expect_right(std::optional<uint64_t> wrong) const {
+    ASSERT_FALSE(wrong) << text() << ": byte " << *wrong;
   }
 
   void drain() {
@@ -233,9 +196,7 @@ class RandomImage {
   void adopt() {
     TestRequest request(Kind::kRead, 0, options_.size);
     ASSERT_EQ(rig_.run(request), 0);
-    compare(0, request.bytes);
-    model_ = request.bytes;
-    known_.assign(known_.size(), true);
+    expect_right(model_.settle(std::move(request.bytes)));
   }
 
   void reopen() {
@@ -254,7 +215,6 @@ class RandomImage {
     ASSERT_EQ(rig_.resize(size), 0) << text();
     options_.size = size;
     model_.resize(size);
-    known_.resize(size, true);
   }
 
   void ask_qemu() {
@@ -263,9 +223,9 @@ class RandomImage {
     if (rig_.data_file) qemu_.save("data.raw", rig_.data_file->bytes());
     ASSERT_EQ(qemu_.run("check -f qcow2 test.qcow2"), 0) << text() << "\n" << qemu_.said();
     ASSERT_EQ(qemu_.run("convert -f qcow2 -O raw test.qcow2 now.raw"), 0) << qemu_.said();
-    EXPECT_TRUE(qemu_.load("now.raw") == model_) << text();
+    EXPECT_TRUE(qemu_.load("now.raw") == model_.bytes()) << text();
     if (options_.raw_data) {
-      EXPECT_TRUE(qemu_.load("data.raw") == model_) << text();
+      EXPECT_TRUE(qemu_.load("data.raw") == model_.bytes()) << text();
     }
     if (!snapshot_) return;
     ASSERT_EQ(qemu_.run("convert -f qcow2 -l before -O raw test.qcow2 before.raw"), 0)
@@ -279,9 +239,8 @@ class RandomImage {
   bool starts_with_qemu_ = false;
   bool compressed_ = false;
   bool snapshot_ = false;
-  Bytes model_;
+  FlatModel model_;
   Bytes snapshot_bytes_;
-  std::vector<bool> known_;  // false after a discard
   std::vector<std::unique_ptr<TestRequest>> running_;
   QemuImg qemu_;
 };

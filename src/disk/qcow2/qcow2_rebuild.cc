@@ -15,6 +15,10 @@ Result<void> Qcow2Checker::rebuild() {
   }
   const uint64_t per_block = layout_.refcounts_per_block();
   const uint64_t first = file_clusters_;
+  const Error no_room(std::errc::file_too_large,
+                      format_text("{}: there is no room for its refcounts", object_));
+  constexpr uint64_t kMostBlocks = kQcow2MostRefcountTableBytes / 8;
+  if (counts_.end() / per_block >= kMostBlocks) return fail(no_room);
   std::vector<uint64_t> used;  // indexes of blocks that are needed
   for (uint64_t index = 0; index * per_block < counts_.end(); ++index) {
     if (counts_.any(index * per_block, per_block)) used.push_back(index);
@@ -33,10 +37,10 @@ Result<void> Qcow2Checker::rebuild() {
     all = std::move(more);
   }
   if ((table_clusters << layout_.cluster_bits) > kQcow2MostRefcountTableBytes) {
-    return fail(Error(std::errc::file_too_large,
-                      format_text("{}: there is no room for its refcounts", object_)));
+    return fail(no_room);
   }
   for (uint64_t i = 0; i < table_clusters + all.size(); ++i) counts_.add(first + i);
+  TRY(expect_room());
   TRY(write_counts(first, table_clusters, all));
   punch_unused();
   return {};
@@ -76,12 +80,11 @@ Result<void> Qcow2Checker::write_counts(uint64_t first, uint64_t table_clusters,
 
 void Qcow2Checker::punch_unused() {
   for (uint64_t cluster = 0; cluster < file_clusters_;) {
-    uint64_t end = cluster;
-    while (end < file_clusters_ && counts_.get(end) == 0) ++end;
-    if (end > cluster) {
-      file_.punch(cluster << layout_.cluster_bits, (end - cluster) << layout_.cluster_bits);
+    const uint64_t used = counts_.next_used(cluster, file_clusters_);
+    if (used > cluster) {
+      file_.punch(cluster << layout_.cluster_bits, (used - cluster) << layout_.cluster_bits);
     }
-    cluster = end + 1;
+    cluster = used + 1;
   }
 }
 

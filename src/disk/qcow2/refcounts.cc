@@ -1,6 +1,7 @@
 #include "disk/qcow2/refcounts.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/format.h"
 #include "disk/qcow2/big_endian.h"
@@ -142,6 +143,7 @@ Need Refcounts::add_block(uint64_t cluster) {
   const uint64_t end = (cluster + 1) << layout_.cluster_bits;
   if (end > file_bytes_) return {.kind = Need::Kind::kFileSize, .value = end};
   const uint64_t offset = cluster << layout_.cluster_bits;
+  if (!map_.has_room(1)) return Need::failed(EFBIG);
   if (map_.use(cluster) != ClusterUse::kData || blocks_.find(offset) != nullptr) {
     return Need::failed(damage_.report(format_text("metadata at {:#x} has no refcount", offset)));
   }
@@ -223,6 +225,7 @@ Need Refcounts::find_run(uint64_t least, uint64_t most, uint64_t& from, ClusterR
 Need Refcounts::take(uint64_t least, uint64_t most, ClusterUse use, uint64_t& from,
                      Allocated& taken) {
   ClusterRun run;
+  if (use == ClusterUse::kL2 && !map_.has_room(most)) return Need::failed(EFBIG);
   if (Need need = find_run(least, most, from, run); !need.is_nothing()) return need;
   const uint64_t end = run.first + run.count;
   if ((end << layout_.cluster_bits) > file_bytes_) {

@@ -15,6 +15,7 @@
 #include "disk/qcow2/sync_file.h"
 #include "disk/tools/copy_image.h"
 #include "disk/tools/qcow2_facts.h"
+#include "disk/tools/stoppable_file.h"
 #include "disk/tools/tool_image.h"
 #include "disk/tools/tool_progress.h"
 
@@ -43,8 +44,10 @@ std::string problem_of_chain(std::shared_ptr<const Fd> image, const CheckPlan& p
   return opened ? "" : opened.error().what();
 }
 
-Result<CheckOutcome> check_tables(std::shared_ptr<const Fd> image, const CheckPlan& plan) {
-  auto file = TRY(make_sync_file(std::move(image), plan.path));
+Result<CheckOutcome> check_tables(std::shared_ptr<const Fd> image, const CheckPlan& plan,
+                                  ToolProgress& progress) {
+  auto file =
+      std::make_unique<StoppableFile>(TRY(make_sync_file(std::move(image), plan.path)), progress);
   Qcow2Header header = TRY(read_qcow2_header(*file, plan.path));
   if (plan.repair && header.is_dirty()) {
     TRY(rebuild_qcow2_refcounts(*file, plan.path));
@@ -78,8 +81,8 @@ Result<CheckOutcome> check_tables(std::shared_ptr<const Fd> image, const CheckPl
 }
 
 Result<CheckOutcome> check_qcow2_image(const std::shared_ptr<const Fd>& image,
-                                       const CheckPlan& plan) {
-  CheckOutcome outcome = TRY(check_tables(image, plan));
+                                       const CheckPlan& plan, ToolProgress& progress) {
+  CheckOutcome outcome = TRY(check_tables(image, plan, progress));
   auto file = TRY(make_sync_file(image, plan.path));
   const Qcow2Header header = TRY(read_qcow2_header(*file, plan.path));
   if (header.backing_name || header.has_data_file()) {
@@ -117,7 +120,7 @@ Result<CheckOutcome> check_image(const CheckPlan& plan) {
     auto image = std::make_shared<const Fd>(
         TRY(open_image_file(plan.path, {.read_only = !plan.repair, .for_tool = true})));
     const ImageFormat format = TRY(detect_image_format(*image, plan.path));
-    if (format == ImageFormat::kQcow2) return check_qcow2_image(image, plan);
+    if (format == ImageFormat::kQcow2) return check_qcow2_image(image, plan, progress);
     if (format == ImageFormat::kAndroidSparse) return check_sparse_image(*image, plan, progress);
   }
   ToolImage image = TRY(ToolImage::open(plan.path, {.allowed = plan.allowed}));

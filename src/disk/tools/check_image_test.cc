@@ -2,10 +2,13 @@
 
 #include <gmock/gmock.h>
 
+#include <csignal>
 #include <filesystem>
 
 #include "disk/disk_driver.h"
+#include "disk/tools/compact_image.h"
 #include "disk/tools/convert_image.h"
+#include "disk/tools/held_signals.h"
 #include "disk/tools/image_info.h"
 #include "disk/tools/make_qcow2.h"
 #include "disk/tools/tool_image.h"
@@ -40,6 +43,24 @@ TEST_F(CheckImageTest, NothingIsLeakedOfADiskWithoutBytes) {
     ASSERT_TRUE(info) << info.error().what();
     EXPECT_EQ(info->front().virtual_size, 0u) << name;
   }
+}
+
+TEST_F(CheckImageTest, ASignalEndsCheckAndCompact) {
+  const std::string path = folder_.path("a.qcow2");
+  ASSERT_TRUE(make_qcow2({.path = path, .size = 1 << 20}));
+  const HeldSignals held;
+  ::raise(SIGTERM);
+  const auto checked = check_image({.path = path});
+  ASSERT_FALSE(checked);
+  EXPECT_EQ(checked.error().code(), std::errc::interrupted);
+  const auto compacted = compact_image({.path = path});
+  ASSERT_FALSE(compacted);
+  EXPECT_EQ(compacted.error().code(), std::errc::interrupted);
+  sigset_t term;
+  ::sigemptyset(&term);
+  ::sigaddset(&term, SIGTERM);
+  const timespec now{};
+  EXPECT_EQ(::sigtimedwait(&term, nullptr, &now), SIGTERM);
 }
 
 TEST_F(CheckImageTest, CheckNamesWhatIsWrongWithTheChain) {

@@ -21,6 +21,7 @@
 #include "disk/tools/copy_image.h"
 #include "disk/tools/qcow2_facts.h"
 #include "disk/tools/qcow2_target.h"
+#include "disk/tools/stoppable_file.h"
 #include "disk/tools/target_file.h"
 #include "disk/tools/tool_image.h"
 #include "disk/tools/tool_progress.h"
@@ -130,6 +131,17 @@ Result<void> refuse_what_would_be_lost(SyncFile& file, const Qcow2Header& header
   return {};
 }
 
+/// Nothing would tell of damage in the new image, and the old one is gone then.
+Result<Qcow2Report> refuse_damage(SyncFile& file, const Qcow2Header& header,
+                                  const CompactPlan& plan) {
+  if (header.is_dirty()) TRY(rebuild_qcow2_refcounts(file, plan.path));
+  Qcow2Report report = TRY(check_qcow2(file, plan.path, Qcow2Repair::kNothing));
+  if (report.errors == 0) return report;
+  return refuse(plan, format_text("it is damaged: {}; see crosvm disk check, or save what can be "
+                                  "read with crosvm disk convert",
+                                  report.messages.front()));
+}
+
 /// As the old one, without what is for an image in use.
 Qcow2Header new_header(const Qcow2Header& old) {
   Qcow2Header header;
@@ -149,10 +161,10 @@ Qcow2Header new_header(const Qcow2Header& old) {
 Result<CompactOutcome> compact_qcow2(std::shared_ptr<const Fd> locked, const CompactPlan& plan,
                                      ToolProgress& progress) {
   CompactOutcome outcome{.before = TRY(host_bytes(*locked, plan.path))};
-  auto file = TRY(make_sync_file(locked, plan.path));
+  auto file = std::make_unique<StoppableFile>(TRY(make_sync_file(locked, plan.path)), progress);
   const Qcow2Header header = TRY(read_qcow2_header(*file, plan.path));
   TRY(refuse_what_would_be_lost(*file, header, plan));
-  const Qcow2Report report = TRY(check_qcow2(*file, plan.path, Qcow2Repair::kNothing));
+  const Qcow2Report report = TRY(refuse_damage(*file, header, plan));
   ToolImage image = TRY(ToolImage::open(
       plan.path, {.format = ImageFormat::kQcow2, .allowed = plan.allowed, .file = locked}));
   TargetFile target = TRY(TargetFile::replace(*locked, plan.path));

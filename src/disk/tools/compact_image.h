@@ -23,7 +23,7 @@ struct CompactOutcome {
 /// Makes an image take no more space on the host than what it holds needs. A qcow2 image is written
 /// anew and replaced when that is complete: its options and its backing file stay. In a raw one
 /// what is zero becomes holes. Errors: not_supported for an image with internal snapshots, dirty
-/// bitmaps or a data file, and for other formats; those of opening, reading and writing;
+/// bitmaps, a data file or damage, and for other formats; those of opening, reading and writing;
 /// interrupted.
 Result<CompactOutcome> compact_image(const CompactPlan& plan);
 

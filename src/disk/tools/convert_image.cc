@@ -81,7 +81,8 @@ Result<std::unique_ptr<ImageTarget>> make_target(const ConvertPlan& plan, ImageF
     case ImageFormat::kAndroidSparse:
       return make_sparse_target(file, size, plan.target);
     default:
-      return make_raw_target(file, size, plan.target);
+      return make_raw_target(file, size, plan.format ? RawStart::kWarnedOf : RawStart::kRefused,
+                             plan.target);
   }
 }
 

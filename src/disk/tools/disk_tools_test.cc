@@ -173,6 +173,32 @@ TEST_F(DiskToolsTest, RefusesWhatCannotBe) {
   EXPECT_EQ(files(), 1u);
 }
 
+// A guest may write the start of another image, with names of the host's files, to its own disk.
+TEST_F(DiskToolsTest, ARawDiskThatStartsLikeAnotherImageIsAskedFor) {
+  folder_.write("secret.img", std::string(1 << 20, 's'));
+  ASSERT_TRUE(make_qcow2(
+      {.path = folder_.path("inner.qcow2"), .backing_file = folder_.path("secret.img")}));
+  const std::string inner = folder_.read("inner.qcow2");
+  ASSERT_EQ(
+      convert(
+          {.source = "inner.qcow2", .target = "guest.qcow2", .source_format = ImageFormat::kRaw}),
+      "");
+  EXPECT_THAT(convert({.source = "guest.qcow2", .target = "disk.img"}),
+              AllOf(HasSubstr("disk.img: the disk starts like a qcow2 image"),
+                    HasSubstr("give --format raw, and format=raw")));
+  EXPECT_FALSE(std::filesystem::exists(folder_.path("disk.img")));
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(convert({.source = "guest.qcow2", .target = "disk.img", .format = ImageFormat::kRaw}),
+            "");
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("give format=raw wherever"));
+  EXPECT_TRUE(folder_.read("disk.img").starts_with(inner));
+  // Nor does it become the backing file of another by its own word, if it is said to be raw.
+  ASSERT_TRUE(make_qcow2({.path = folder_.path("top.qcow2"),
+                          .backing_file = folder_.path("disk.img"),
+                          .backing_format = ImageFormat::kRaw}));
+  EXPECT_TRUE(bytes_of("top.qcow2") == folder_.read("disk.img"));
+}
+
 TEST_F(DiskToolsTest, AFileThatIsThereStaysUntilTheNewOneIsComplete) {
   folder_.write("start.img", std::string(1 << 20, 'x'));
   folder_.write("old.qcow2", "old");
@@ -345,6 +371,39 @@ TEST_F(DiskToolsTest, CompactRefusesFormatsThatAreNotWritten) {
   const auto outcome = compact_image({.path = folder_.path("a.zst")});
   ASSERT_FALSE(outcome);
   EXPECT_THAT(outcome.error().what(), HasSubstr("only raw and qcow2"));
+}
+
+// The new image would look whole, and have zeroes where the old one has lost its bytes.
+TEST_F(DiskToolsTest, CompactLeavesADamagedImageAlone) {
+  folder_.write("start.img", std::string(8 << 20, 'x'));
+  ASSERT_EQ(convert({.source = "start.img", .target = "a.qcow2"}), "");
+  const std::string whole = folder_.read("a.qcow2");
+  std::string damaged = whole;
+  // Header, refcount table, L1 table; 128 clusters of data; then the L2 table and the counts.
+  constexpr size_t kCluster = 65536;
+  ASSERT_EQ(whole.size(), 133 * kCluster);
+  damaged.replace(131 * kCluster + 4, 1, 1, '\x7f');  // a cluster of data leads past the end
+  folder_.write("a.qcow2", damaged);
+  const auto outcome = compact_image({.path = folder_.path("a.qcow2")});
+  ASSERT_FALSE(outcome);
+  EXPECT_THAT(outcome.error().what(), AllOf(HasSubstr("the cluster for 0x0 lies outside the file"),
+                                            HasSubstr("crosvm disk convert")));
+  EXPECT_TRUE(folder_.read("a.qcow2") == damaged);
+  EXPECT_EQ(files(), 2u);
+}
+
+TEST_F(DiskToolsTest, CompactCountsAnewWhatWasNotClosed) {
+  const std::string bytes(1 << 20, 'x');
+  folder_.write("start.img", bytes);
+  ASSERT_EQ(convert({.source = "start.img", .target = "a.qcow2"}), "");
+  std::string dirty = folder_.read("a.qcow2");
+  dirty[79] = 1;                                          // of the incompatible features
+  dirty.replace(20 * size_t{65536} + 2 * 5, 2, 2, '\0');  // a cluster in use that counts as free
+  folder_.write("a.qcow2", dirty);
+  const auto outcome = compact_image({.path = folder_.path("a.qcow2")});
+  ASSERT_TRUE(outcome) << outcome.error().what();
+  EXPECT_EQ(check("a.qcow2").errors + check("a.qcow2").leaks, 0u);
+  EXPECT_TRUE(bytes_of("a.qcow2") == bytes);
 }
 
 TEST_F(DiskToolsTest, CheckNamesDamageAndRepairsLeaks) {

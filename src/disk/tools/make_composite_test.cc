@@ -59,6 +59,43 @@ TEST(MakeCompositeTest, SizesAreThoseOfTheDisksInTheImages) {
   EXPECT_EQ(image->disk().size(), 20480u + 8192 + 12288 + 20480);
 }
 
+// "link/.." is not where the link is.
+TEST(MakeCompositeTest, NamesLeadOutOfFoldersThatAreLinks) {
+  TemporaryFolder folder;
+  std::filesystem::create_directories(folder.path("far/deep"));
+  std::filesystem::create_directory(folder.path("near"));
+  std::filesystem::create_directory_symlink("far/deep", folder.path("link"));
+  folder.write("a.img", std::string(8192, 'a'));
+  folder.write("near/b.img", std::string(8192, 'b'));
+  folder.write("far/c.img", std::string(8192, 'c'));  // link/../c.img
+  const auto former = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path(""));
+  for (const std::string image : {"link/disk", "near/disk", "disk"}) {
+    const auto made = make_composite(
+        image, std::vector<std::string_view>{"a:a.img", "b:near/b.img", "c:link/../c.img"});
+    EXPECT_TRUE(made) << made.error().what();
+    const auto opened = ToolImage::open(image, {.allowed = {folder.path("")}});
+    EXPECT_TRUE(opened) << opened.error().what();
+    for (const char* part : {"a.img", "near/b.img", "far/c.img"}) {
+      EXPECT_TRUE(opened && opened->consists_of(part)) << image << " " << part;
+    }
+    const std::string top = image + ".qcow2";
+    EXPECT_TRUE(make_qcow2({.path = top, .backing_file = "link/../c.img"}));
+    const auto over = ToolImage::open(top, {.allowed = {folder.path("")}});
+    EXPECT_TRUE(over && over->consists_of("far/c.img")) << top;
+  }
+  std::filesystem::current_path(former);
+}
+
+TEST(MakeCompositeTest, ADiskMayHaveAColonInItsName) {
+  TemporaryFolder folder;
+  const std::string a = "a:" + folder.write("a.img", std::string(5000, 'r'));
+  const std::string disk = folder.path("x:y.composite");
+  ASSERT_TRUE(make_composite(disk, std::vector<std::string_view>{a}));
+  const auto opened = ToolImage::open(disk, {});
+  EXPECT_TRUE(opened) << opened.error().what();
+}
+
 TEST(MakeCompositeTest, RefusesBadPartitions) {
   TemporaryFolder folder;
   folder.write("a.img", std::string(5000, 'r'));

@@ -30,7 +30,7 @@ Result<Qcow2CreateOptions> options_of(const Qcow2Plan& plan) {
     if (is_same_file(plan.path, *plan.backing_file)) {
       return fail(Error::invalid(plan.path + ": cannot be its own backing file"));
     }
-    ToolImage backing = TRY(ToolImage::open(*plan.backing_file, {}));
+    ToolImage backing = TRY(ToolImage::open(*plan.backing_file, {.format = plan.backing_format}));
     if (backing.consists_of(plan.path)) {
       return fail(Error::invalid(format_text(
           "{}: {} needs what is in it, as one of its files; give the new image another name",
@@ -38,10 +38,7 @@ Result<Qcow2CreateOptions> options_of(const Qcow2Plan& plan) {
     }
     options.size = backing.disk().size();
     options.backing_format = std::string(name_of(backing.format()));
-    std::string name = TRY(stored_name(plan.path, *plan.backing_file));
-    // Else what stands before the colon would be taken for a protocol.
-    const bool has_colon = name.substr(0, name.find('/')).find(':') != std::string::npos;
-    options.backing_name = has_colon ? "./" + name : name;
+    options.backing_name = TRY(stored_name(plan.path, *plan.backing_file));
   }
   if (options.size > INT64_MAX - kSector) {
     return fail(Error::invalid(

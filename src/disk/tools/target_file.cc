@@ -36,15 +36,14 @@ Result<TargetFile> TargetFile::create(const std::string& path) {
       return fail(Error(std::errc::too_many_symbolic_link_levels,
                         path + " is a symbolic link that leads in a circle; remove it"));
     }
-    return TargetFile(Fd(), TRY(NewFile::create(real)), true);
+    return TargetFile(Fd(), TRY(NewFile::create(real)), std::nullopt);
   }
   if (!S_ISREG(status.st_mode)) {
     return fail(Error::invalid(path + " is there and not a file; give the name of a file"));
   }
   Fd old = TRY(open_image_file(real, {.for_tool = true}));
-  NewFile file = TRY(NewFile::create(real));
-  TRY(take_after(status, file));
-  return TargetFile(std::move(old), std::move(file), false);
+  if (::fstat(old.get(), &status) != 0) return fail(Error::from_errno("looking at", path));
+  return over(std::move(old), status, real);
 }
 
 Result<TargetFile> TargetFile::replace(const Fd& old, const std::string& path) {
@@ -53,13 +52,19 @@ Result<TargetFile> TargetFile::replace(const Fd& old, const std::string& path) {
   if (!S_ISREG(status.st_mode)) {
     return fail(Error::invalid(path + " is no file that could be replaced; convert it instead"));
   }
-  NewFile file = TRY(NewFile::create(real_name(path)));
-  TRY(take_after(status, file));
-  return TargetFile(Fd(), std::move(file), false);
+  return over(Fd(), status, real_name(path));
 }
 
-void TargetFile::withdraw() {
-  if (is_first_) ::unlink(file_.path().c_str());
+Result<TargetFile> TargetFile::over(Fd held, const struct stat& old, const std::string& real) {
+  NewFile file = TRY(NewFile::create(real));
+  TRY(take_after(old, file));
+  return TargetFile(std::move(held), std::move(file), FileIdentity(old.st_dev, old.st_ino));
+}
+
+Result<void> TargetFile::commit() {
+  TRY(place());
+  settle();
+  return {};
 }
 
 bool is_same_file(const std::string& one, const std::string& other) {

@@ -1,16 +1,21 @@
 #pragma once
 
+#include <sys/stat.h>
+
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "disk/image_file.h"
 #include "disk/new_file.h"
 
 namespace crosvm {
 
 /// A file that a tool makes, perhaps in place of one that is there: that one stays as it is, and
-/// locked, until the new one is complete.
+/// locked, until the new one is complete. What has got the name meanwhile, and who may have it in
+/// use, is not looked into: it stays, and the new file is given up.
 class TargetFile {
  public:
   /// Errors: `path` is there and no file, or in use; those of `NewFile::create`.
@@ -21,17 +26,21 @@ class TargetFile {
   static Result<TargetFile> replace(const Fd& old, const std::string& path);
 
   const Fd& fd() const { return file_.fd(); }
-  Result<void> commit() { return file_.commit(); }
-  /// After `commit`: removes it again, if nothing had its name before.
-  void withdraw();
+  /// Gives it its name for good. Errors: those of `NewFile::place`.
+  Result<void> commit();
+  /// The same in two steps, between which `withdraw` leads back to what was there before.
+  Result<void> place() { return file_.place(old_identity_); }
+  void withdraw() { file_.withdraw(); }
+  void settle() { file_.settle(); }
 
  private:
-  TargetFile(Fd old, NewFile file, bool is_first)
-      : old_(std::move(old)), file_(std::move(file)), is_first_(is_first) {}
+  TargetFile(Fd old, NewFile file, std::optional<FileIdentity> old_identity)
+      : old_(std::move(old)), file_(std::move(file)), old_identity_(old_identity) {}
+  static Result<TargetFile> over(Fd held, const struct stat& old, const std::string& real);
 
   Fd old_;  // locked; or none, or held by the caller
   NewFile file_;
-  bool is_first_;  // nothing had its name
+  std::optional<FileIdentity> old_identity_;  // unless nothing had its name
 };
 
 /// Whether both name one file.

@@ -23,6 +23,8 @@ class ToolProgress {
 
   /// `done` of `total` bytes. Errors: interrupted when a signal wants the end of the tool.
   Result<void> tell(uint64_t done, uint64_t total);
+  /// The same where nobody knows how far it is.
+  Result<void> check_signals() const { return signals_.check(); }
 
  private:
   using Clock = std::chrono::steady_clock;
