@@ -2,12 +2,12 @@
 # How fast a network card is: net.sh [--json]. docs/bench.md tells how to read it.
 #
 # Environment: BENCH_NET_PARTS ("tap guests"), what is measured; BENCH_NET_SECONDS (2), of each run in guests;
-# BENCH_NET_ROUNDS (5), of these; BENCH_NET_PATHS ("tap vhost-net user"), what connects them.
+# BENCH_NET_ROUNDS (9), of these; BENCH_NET_PATHS ("tap vhost-net user"), what connects them.
 source "$(dirname "$0")/../tools/dev/common.sh"
 source "$root/tools/dev/where.sh"
 source "$root/bench/lib/report.sh"
 
-parts=" ${BENCH_NET_PARTS:-tap guests} " seconds=${BENCH_NET_SECONDS:-2} rounds=${BENCH_NET_ROUNDS:-5}
+parts=" ${BENCH_NET_PARTS:-tap guests} " seconds=${BENCH_NET_SECONDS:-2} rounds=${BENCH_NET_ROUNDS:-9}
 [[ $seconds$rounds =~ ^[1-9][0-9]*$ ]] ||
   usage_error "bench net: BENCH_NET_SECONDS and BENCH_NET_ROUNDS are numbers, not '$seconds' and '$rounds'"
 

@@ -25,6 +25,7 @@
 #include "base/format.h"
 #include "base/key_value.h"
 #include "base/log.h"
+#include "bench/arguments.h"
 #include "bench/net_lane.h"
 #include "bench/net_wire.h"
 #include "bench/processes.h"
@@ -302,11 +303,11 @@ Result<std::unique_ptr<Target>> open_target(std::string_view text) {
   return std::make_unique<CardTarget>(TRY(open_rig<NetFactory>(config.to_text())), 0, tap);
 }
 
-Result<void> bench(std::span<char*> names, std::string_view only) {
+Result<void> bench(const BenchArguments& arguments) {
   std::vector<std::unique_ptr<Target>> targets;
-  for (const char* name : names) targets.push_back(TRY(open_target(name)));
+  for (const char* name : arguments.rest) targets.push_back(TRY(open_target(name)));
   for (const Load& load : kLoads) {
-    if (std::string_view(load.name).find(only) != std::string_view::npos) compare(targets, load);
+    if (arguments.wants(load.name)) compare(targets, load);
   }
   return {};
 }
@@ -314,20 +315,15 @@ Result<void> bench(std::span<char*> names, std::string_view only) {
 }  // namespace
 }  // namespace crosvm
 
-int main(int count, char** arguments) {
+int main(int count, char** words) {
   using namespace crosvm;
-  std::span<char*> rest(arguments + 1, static_cast<size_t>(count - 1));
-  std::string_view only;
-  if (rest.size() > 1 && std::string_view(rest[0]) == "--load") {
-    only = rest[1];
-    rest = rest.subspan(2);
-  }
-  if (rest.empty()) {
+  const BenchArguments arguments(count, words);
+  if (arguments.rest.empty()) {
     std::fprintf(stderr, "usage: net_bench [--load TEXT] TARGET...\n");
     return 2;
   }
   (void)log::configure({.filter = "info", .use_syslog = false});
-  auto done = bench(rest, only);
+  auto done = bench(arguments);
   if (!done) log::error("{}", done.error().what());
   return done ? 0 : 1;
 }

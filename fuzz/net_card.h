@@ -26,6 +26,7 @@ struct FuzzNetwork {
     std::vector<std::byte> packet(what % 16 == 0 ? kNetHeaderBytes + kMostPacketBytes
                                                  : kNetHeaderBytes + what);
     input.fill(std::span(packet).first(std::min<size_t>(packet.size(), 40)));
+    packet[1] &= std::byte{0x87};  // of the kinds of segments mostly one that there is
     packets.push_back(std::move(packet));
     if (arrived) arrived();
   }

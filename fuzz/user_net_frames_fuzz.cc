@@ -11,7 +11,7 @@
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "devices/net/user/glib_messages.h"
-#include "devices/net/user/icmp_answer.h"
+#include "devices/net/user/own_frames.h"
 #include "devices/net/user/user_net_port.h"
 
 namespace crosvm {

@@ -202,7 +202,9 @@ class Play {
     auto [peer, ours] = HostilePeer::create();
     peer_ = std::make_unique<HostilePeer>(std::move(peer));
     describe(*peer_);
-    const uint8_t bad = input_.byte();
+    const uint8_t how = input_.byte();
+    const bool own_config = (how & 0x80) != 0;
+    const uint8_t bad = how & 0x7f;
     auto say = [&, place = 0](uint32_t request, uint64_t value) mutable {
       auto answer = vhost_user_message(request, ++place == bad ? take<uint64_t>() : value);
       answer.flags = kVhostUserReply;
@@ -222,19 +224,24 @@ class Play {
       const bool shares =
           has(VHOST_USER_PROTOCOL_F_SHMEM) || has(VHOST_USER_PROTOCOL_F_SHMEM_OTHER);
       if (shares && has(VHOST_USER_PROTOCOL_F_BACKEND_REQ)) peer_->send(shared_memory_config());
-      if (has(VHOST_USER_PROTOCOL_F_CONFIG)) say_config();
+      if (has(VHOST_USER_PROTOCOL_F_CONFIG) && !own_config) say_config();
     }
     // What is missing now never comes.
     if (bad != 0) ::shutdown(peer_->socket().get(), SHUT_WR);
-    auto made = VhostUserBackend::create(
-        *loop_, std::move(ours),
-        {.name = "fuzz",
-         .device_type = 0xffff,
-         .max_queue_size = 64,
-         .config_length = kConfig,
-         .shared_memory = &places_,
-         .patience = std::chrono::minutes(10),
-         .disconnected = [](const Error&) { return AfterLoss::kAwaitAnother; }});
+    VhostUserOptions options{.name = "fuzz",
+                             .device_type = 0xffff,
+                             .max_queue_size = 64,
+                             .config_length = kConfig,
+                             .shared_memory = &places_,
+                             .patience = std::chrono::minutes(10),
+                             .disconnected = [](const Error&) { return AfterLoss::kAwaitAnother; }};
+    if (own_config) {
+      options.own_config = OwnDeviceConfig{.features = 0x21,
+                                           .present = std::vector<std::byte>(kConfig),
+                                           .absent = std::vector<std::byte>(kConfig, std::byte(1))};
+      options.disconnected = [](const Error&) { return AfterLoss::kGoOnWithout; };
+    }
+    auto made = VhostUserBackend::create(*loop_, std::move(ours), std::move(options));
     if (!made || (*made)->info().queue_sizes.empty()) return false;
     backend_ = std::move(*made);
     turn();

@@ -4,8 +4,8 @@
 # Runs where KVM runs stock guests, with crosvm and agent_run in PATH, in a network namespace that it may change. On each
 # path (a tap, the same by vhost-net, a network without privilege) both guests stand at the same time and are measured in
 # turns; the same kernel, initrd, root disk, one vCPU and 512 MiB. The servers are in the guests, the clients here. Leaves
-# OUT/PATH.result, lines of tab-separated fields (what, crosvm's median, QEMU's, how many times as good crosvm is in the
-# median, the least and the most of the rounds, the unit), or OUT/PATH.skipped, why there are none.
+# OUT/PATH.result, lines of tab-separated fields (what, crosvm's median, QEMU's, how many times as good crosvm is: the
+# median of the rounds, their quartiles; the unit), or OUT/PATH.skipped, why there are none.
 set -euo pipefail
 images=$1 disk=$2 seconds=$3 rounds=$4 out=$5
 monitors=(crosvm qemu)
@@ -126,7 +126,8 @@ row() {
       if (!n) exit 1
       sorted(a, n); sorted(b, n); sorted(r, n)
       m = int((n + 1) / 2)
-      printf "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%s\n", what, a[m], b[m], r[m], r[1], r[n], unit
+      q = int((n + 3) / 4)
+      printf "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%s\n", what, a[m], b[m], r[m], r[q], r[n + 1 - q], unit
     }'
 }
 

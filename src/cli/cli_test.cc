@@ -60,12 +60,15 @@ Config config_of(std::vector<const char*> arguments) {
 TEST(CliTest, WhatIsToBeStartedAnewIsThere) {
   for (const std::vector<const char*>& arguments :
        {std::vector<const char*>{"run", "k", "--restart-devices", "block"},
-        {"run", "k", "--no-rng", "--restart-devices", "rng"}}) {
+        {"run", "k", "--no-rng", "--restart-devices", "rng"},
+        {"run", "k", "--net", "user", "--restart-devices", "net"},
+        {"run", "k", "--net", "tap-name=a,vhost-net", "--restart-devices", "net"}}) {
     const Outcome outcome = crosvm(arguments);
     EXPECT_EQ(outcome.status, 1);
     EXPECT_THAT(outcome.err, HasSubstr("has no device of the kind"));
   }
   config_of({"k", "--restart-devices", "rng"});
+  config_of({"k", "--net", "tap-name=a", "--restart-devices", "net"});
 }
 
 // Else what the VM opens first becomes standard error, and messages go into it.

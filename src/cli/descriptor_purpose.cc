@@ -17,6 +17,8 @@ struct KnownObject {
 constexpr std::array kKnownObjects = {
     KnownObject{"/memfd:crosvm_guest", "guest memory"},
     KnownObject{"/memfd:crosvm_inflight", "requests in flight, for a process started anew"},
+    KnownObject{"/memfd:crosvm_card",
+                "what a card's driver has set up, for a process started anew"},
     KnownObject{"/memfd:crosvm-policy", "a system call policy"},
     KnownObject{"/dev/kvm", "the hypervisor"},
     KnownObject{"anon_inode:kvm-vm", "the VM"},

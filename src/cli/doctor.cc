@@ -60,9 +60,12 @@ std::string report_json(const std::vector<Check>& checks) {
 
 std::string report_text(const std::vector<Check>& checks) {
   std::string text;
+  size_t column = 0;  // of what is examined
+  for (const Check& check : checks) column = std::max(column, check.id.size() + 2);
   for (const Check& check : checks) {
-    text += format_text("{:<5}  {}: {}\n", name_of(check.status), check.object, check.cause);
-    if (!check.fix.empty()) text += format_text("       fix: {}\n", check.fix);
+    text += format_text("{:<5}  {:<{}}{}: {}\n", name_of(check.status), check.id, column,
+                        check.object, check.cause);
+    if (!check.fix.empty()) text += format_text("{:<{}}fix: {}\n", "", column + 7, check.fix);
   }
   switch (verdict(checks)) {
     case 0:

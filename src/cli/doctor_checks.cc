@@ -169,13 +169,17 @@ Check check_shmem_huge_pages(const Host& host) {
 Check check_user_network(const Host& host) {
   Check check{.id = "user-network", .object = std::string(UserNetFactory::kProgram)};
   auto program = host.find_program(UserNetFactory::kProgram);
-  if (program) {
+  auto starts = program ? host.start_program(*program) : Result<void>();
+  if (program && starts) {
     check.cause = format_text("{} serves --net user", *program);
     return check;
   }
   check.status = Status::kNote;
-  check.cause = format_text("--net user cannot be had: {}", program.error().what());
-  check.fix = "install crosvm-worker-net-user beside crosvm or in ../libexec/crosvm/";
+  const Error& why = program ? starts.error() : program.error();
+  check.cause = format_text("--net user cannot be had: {}", why.what());
+  check.fix = program ? "install the libraries that it needs (Debian: apt install libslirp0), and "
+                        "the executable as it was built with this crosvm"
+                      : "install crosvm-worker-net-user beside crosvm or in ../libexec/crosvm/";
   return check;
 }
 

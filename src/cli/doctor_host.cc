@@ -16,6 +16,7 @@
 
 #include "base/companion_program.h"
 #include "base/fd.h"
+#include "cli/start_program.h"
 #include "hypervisor/kvm/kvm.h"
 
 namespace crosvm::doctor {
@@ -114,6 +115,7 @@ Host this_host() {
           .seccomp_user_notif = seccomp_user_notif,
           .set_up_io_uring = set_up_io_uring,
           .find_program = [](std::string_view name) { return find_companion_program(name); },
+          .start_program = start_program,
           .probe_stock_guest = probe_kvm};
 }
 

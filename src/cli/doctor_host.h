@@ -25,6 +25,8 @@ struct Host {
   std::function<int()> set_up_io_uring;
   /// Where the executable of that name is (find_companion_program).
   std::function<Result<std::string>(std::string_view name)> find_program;
+  /// Whether the executable of that path starts, asked to do nothing else (`--check`).
+  std::function<Result<void>(const std::string& path)> start_program;
   std::function<Result<StockGuestProbe>()> probe_stock_guest;
 
   /// A small text file below the root, without white space around it; nullopt when it cannot be

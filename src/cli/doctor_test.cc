@@ -36,6 +36,10 @@ class DoctorTest : public testing::Test {
       if (programs_) return "/usr/bin/" + std::string(name);
       return fail(Error(std::errc::no_such_file_or_directory, "it is in neither place"));
     };
+    host_.start_program = [this](const std::string& path) -> Result<void> {
+      if (path.starts_with("/usr/bin/") && starts_) return {};
+      return fail(Error(std::errc::io_error, "libslirp.so.0: cannot open shared object file"));
+    };
     host_.probe_stock_guest = [this]() -> Result<StockGuestProbe> { return probe_; };
     cpu("fpu vmx sse2");
     write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "always [advise] never\n");
@@ -62,6 +66,7 @@ class DoctorTest : public testing::Test {
   fs::path root_;
   Host host_;
   bool programs_ = true;
+  bool starts_ = true;
   std::map<std::string, int> devices_;
   int namespaces_ = 0;
   int seccomp_ = 0;
@@ -216,6 +221,9 @@ TEST_F(DoctorTest, HugePagesPingAndLocksAreNotes) {
   EXPECT_THAT(find("memory-locks").cause, HasSubstr("8192 KiB"));
   EXPECT_THAT(find("memory-locks").fix, HasSubstr("memlock unlimited"));
   EXPECT_EQ(find("user-network").status, Status::kOk);
+  starts_ = false;
+  EXPECT_THAT(find("user-network").cause, HasSubstr("libslirp.so.0: cannot open"));
+  EXPECT_THAT(find("user-network").fix, HasSubstr("apt install libslirp0"));
   programs_ = false;
   EXPECT_THAT(find("user-network").cause, HasSubstr("in neither place"));
   for (const char* id : {"shmem-huge-pages", "user-network", "ping", "memory-locks"}) {
@@ -248,8 +256,10 @@ TEST_F(DoctorTest, JsonReportKeepsItsContract) {
 TEST_F(DoctorTest, TextReportNamesWhatToDo) {
   devices_["/dev/net/tun"] = ENOENT;
   std::string text = report_text(run_checks(host_));
-  EXPECT_THAT(text, HasSubstr("limit  /dev/net/tun: No such file or directory"));
-  EXPECT_THAT(text, HasSubstr("       fix: sudo modprobe tun\n"));
+  EXPECT_THAT(text,
+              HasSubstr("limit  tun                 /dev/net/tun: No such file or directory"));
+  EXPECT_THAT(text, HasSubstr("\n                           fix: sudo modprobe tun\n"));
+  EXPECT_THAT(text, HasSubstr("ok     cpu-virtualization  CPU: has vmx\n"));
   EXPECT_THAT(text, testing::EndsWith("This host runs stock guests, with limits: tun.\n"));
 }
 

@@ -1,5 +1,7 @@
 #include "cli/help.h"
 
+#include <algorithm>
+
 #include "base/format.h"
 
 namespace crosvm {
@@ -56,10 +58,14 @@ void add_options(std::string& text, const Command& command, std::string& not_bui
 
 void add_subcommands(std::string& text, const Command& command, std::string& not_built) {
   std::string listed;
+  size_t column = 12;
+  for (const Command& subcommand : command.subcommands) {
+    if (works(subcommand.support)) column = std::max(column, subcommand.name.size() + 2);
+  }
   for (const Command& subcommand : command.subcommands) {
     if (subcommand.support == Support::kNotBuilt) not_built += format_text("{} ", subcommand.name);
     if (!works(subcommand.support)) continue;
-    listed += format_text("  {:<12}{}\n", subcommand.name, subcommand.help);
+    listed += format_text("  {:<{}}{}\n", subcommand.name, column, subcommand.help);
   }
   if (!listed.empty()) text += "\nCommands:\n" + listed;
 }

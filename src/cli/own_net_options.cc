@@ -37,12 +37,17 @@ Result<NetRequest> parse_passt(std::string_view text) {
       text,
       {kv_key("socket", passt.socket).require(), kv_key("mac", mac), kv_key("mtu", passt.mtu),
        kv_key("mrg-rxbuf", mergeable), kv_key("packed-queue", request.packed_queue),
-       kv_key("pci-address", request.pci_address)},
+       kv_key("vhost-user", passt.vhost_user), kv_key("pci-address", request.pci_address)},
       {.positional = false}));
   if (passt.socket.empty()) return fail(Error::invalid("socket: give the path of passt's socket"));
   constexpr uint16_t kLeastMtu = 68;  // virtio 1.3 §5.1.4.1
   if (passt.mtu != 0 && passt.mtu < kLeastMtu) {
     return fail(Error::invalid("mtu: give at least 68 bytes"));
+  }
+  if (passt.vhost_user && request.packed_queue) {
+    return fail(Error::invalid(
+        "vhost-user and packed-queue cannot both be given: where a packed queue stood is not known "
+        "when passt goes; leave out one of the two"));
   }
   if (mac) request.mac = TRY(with_context(parse_mac(*mac), "mac"));
   TRY(check_pci_address(request.pci_address.value_or("")));

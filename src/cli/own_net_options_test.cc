@@ -34,6 +34,12 @@ TEST(OwnNetOptionsTest, Passt) {
   EXPECT_EQ(passt.socket, "/tmp/passt_1.socket");
   EXPECT_EQ(passt.mtu, 1400);
   EXPECT_EQ((*request)->mac, (MacAddress{2, 0, 0, 0, 0, 7}));
+  EXPECT_FALSE(passt.vhost_user);
+  const auto faster = parse_own_net("passt,vhost-user,socket=/tmp/a");
+  ASSERT_TRUE(faster && faster->has_value()) << faster->error().what();
+  EXPECT_TRUE(std::get<NetRequest::Passt>((*faster)->network).vhost_user);
+  EXPECT_NE(error_of("passt,socket=/tmp/a,vhost-user,packed-queue").find("leave out one"),
+            std::string::npos);
   EXPECT_EQ(error_of("passt,socket=/tmp/a,mtu=67"), "passt: mtu: give at least 68 bytes");
   for (const char* mac : {"01:00:00:00:00:07", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"}) {
     const std::string error = error_of(std::string("passt,socket=/tmp/a,mac=") + mac);

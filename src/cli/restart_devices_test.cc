@@ -13,6 +13,7 @@ using testing::HasSubstr;
 TEST(RestartDevicesTest, TakesKindsWhoseRequestsMayBeExecutedTwice) {
   EXPECT_THAT(*parse_restart_devices("block"), ElementsAre("block"));
   EXPECT_THAT(*parse_restart_devices("block,rng"), ElementsAre("block", "rng"));
+  EXPECT_THAT(*parse_restart_devices("net"), ElementsAre("net"));
 }
 
 TEST(RestartDevicesTest, RefusesOthersWithTheReason) {
@@ -20,9 +21,9 @@ TEST(RestartDevicesTest, RefusesOthersWithTheReason) {
     auto parsed = parse_restart_devices(value);
     return parsed ? "no error" : parsed.error().what();
   };
-  EXPECT_THAT(error("block,console"),
-              AllOf(HasSubstr("console"), HasSubstr("twice"), HasSubstr("some of block, rng")));
-  EXPECT_THAT(error("disk"), AllOf(HasSubstr("`disk`"), HasSubstr("block, rng")));
+  EXPECT_THAT(error("block,console"), AllOf(HasSubstr("console"), HasSubstr("twice"),
+                                            HasSubstr("some of block, net, rng")));
+  EXPECT_THAT(error("disk"), AllOf(HasSubstr("`disk`"), HasSubstr("block, net, rng")));
   EXPECT_THAT(error(""), HasSubstr("``"));
   EXPECT_THAT(error("block,"), HasSubstr("``"));
 }

@@ -392,18 +392,26 @@ Result<RunOptions> read_run_options(const CommandLine& line) {
   return options;
 }
 
+/// Other cards are of other kinds, or the kernel's.
+bool has_card_with_process(const Config& config) {
+  return std::ranges::any_of(config.nets, [](const NetRequest& card) {
+    return !card.vhost_device && !std::holds_alternative<NetRequest::Passt>(card.network) &&
+           !std::holds_alternative<UserNetConfig>(card.network);
+  });
+}
+
 /// The kinds of devices that shall be started anew are kinds that the VM has.
 Result<void> check_restart_devices(const Config& config) {
   for (const std::string& kind : config.sandbox_options.restart_devices) {
-    const bool there = (kind == "rng" && config.rng) ||
-                       std::ranges::any_of(config.disks, [&kind](const DeviceRequest& request) {
-                         return request.type == kind;
-                       });
+    const bool there =
+        (kind == "rng" && config.rng) || (kind == "net" && has_card_with_process(config)) ||
+        std::ranges::any_of(config.disks,
+                            [&kind](const DeviceRequest& request) { return request.type == kind; });
     if (there) continue;
     return fail(Error::invalid(
-        format_text("--restart-devices: the VM has no device of the kind {0}; give it one, or "
+        format_text("--restart-devices: the VM has no device of the kind {0}{1}; give it one, or "
                     "leave {0} out",
-                    kind)));
+                    kind, kind == "net" ? ", which is a card on a tap without vhost-net" : "")));
   }
   return {};
 }
@@ -425,13 +433,13 @@ Result<Config> make_config(RunOptions options) {
       config.vhost_user, [](const VhostUserRequest& request) { return request.type == "console"; });
   TRY(complete_serial(config.serial, other_console));
   TRY(add_disks(options.disks, options.async_executor, config));
-  TRY(check_restart_devices(config));
   config.vsock = TRY(choose_vsock(std::move(config.vsock), options.old_vsock));
   if (config.kernel.empty()) {
     return fail(Error::invalid("no kernel to boot; give the path of a bzImage or an ELF vmlinux"));
   }
   TRY(check_sizes(config));
   config.nets = TRY(all_nets(std::move(options.nets), options.old_nets, config.vcpus));
+  TRY(check_restart_devices(config));
   std::ranges::move(options.oem_strings, std::back_inserter(config.smbios.oem_strings));
   return config;
 }

@@ -54,8 +54,9 @@ inline constexpr Option kNetOptions[] = {
     Option("net", kKeyValues,
            "Add a network card: tap-name or tap-fd with mac, or host-ip, netmask and mac for a new "
            "tap; vq-pairs, vhost-net, packed-queue, pci-address, mrg-rxbuf. Ours: user, a network "
-           "without privilege, with forward, allow, deny, mac, mtu, ipv4-network, ipv6-network; "
-           "passt with socket, mac, mtu")
+           "without privilege, with forward (up to 256), allow, deny (up to 1024 each), mac, mtu, "
+           "ipv4-network, ipv6-network; "
+           "passt with socket, mac, mtu, vhost-user")
         .many()
         .built(),
     Option("host-ip", kOther, "Host address of a new tap")

@@ -12,8 +12,8 @@ inline constexpr Option kSandboxOptions[] = {
     Option("seccomp-policy-dir", kPath, "Take system call filters from here").built(),
     Option("seccomp-log-failures", kSwitch, "Log refused system calls instead of killing").built(),
     Option("restart-devices", kString,
-           "Start processes of devices of these kinds anew when they die: block, rng (not in other "
-           "crosvm builds)")
+           "Start processes of devices of these kinds anew when they die: block, net (cards on "
+           "taps), rng (not in other crosvm builds)")
         .value("KIND,…")
         .built(),
 };

@@ -86,6 +86,9 @@ inline constexpr Positional kQcow2Arguments[] = {
 inline constexpr Option kQcow2Options[] = {
     Option("backing-file", kPath, "Image that holds what is not written yet").built(),
     Option("backing_file", kPath, "Older spelling").hide().use("--backing-file").built(),
+    Option("backing-format", kOther, "Format of that image, without which its first bytes say it")
+        .value("raw|qcow2|zstd|android-sparse")
+        .built(),
 };
 inline constexpr Positional kCompositeArguments[] = {
     {"PATH", "image to make"},

@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "base/format.h"
+#include "base/socket_file.h"
 #include "base/unix_address.h"
 #include "control/socket.h"
 
@@ -113,7 +114,7 @@ Result<Listener> Listener::open(const std::string& given) {
     TRY(remove_stale(path, address));
     bound = bind_to(fd, address);
   }
-  if (bound != 0) return fail(Error::from_errno("creating control socket", path));
+  if (bound != 0) return fail(socket_not_made("control socket", path, errno));
   std::optional<Identity> made;
   if (::lstat(path.c_str(), &status) == 0) made = Identity{status.st_dev, status.st_ino};
   Listener listener(std::move(fd), path, made);  // from here on the file is removed on failure

@@ -7,6 +7,7 @@
 #include <csignal>
 
 #include "base/format.h"
+#include "base/start_error.h"
 
 namespace crosvm {
 namespace {
@@ -26,21 +27,19 @@ namespace {
 Result<void> start_helper(const Fd& kept, std::string_view purpose,
                           const std::function<void()>& work) {
   // By way of a process in between, so that nobody here has to wait for its end.
+  const std::string object = format_text("a process that {}", purpose);
   const pid_t between = ::fork();
-  if (between < 0) {
-    return fail(Error::from_errno("starting", format_text("a process that {}", purpose)));
-  }
+  if (between < 0) return fail(start_error("starting", object, errno));
   if (between == 0) {
     const pid_t child = ::fork();
     if (child == 0) live(kept, work);
-    ::_exit(child < 0 ? 1 : 0);
+    ::_exit(child < 0 ? errno : 0);
   }
   int status = 0;
   while (::waitpid(between, &status, 0) < 0 && errno == EINTR) continue;
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  return fail(
-      Error(std::errc::resource_unavailable_try_again,
-            format_text("starting a process that {}: no further process can be started", purpose)));
+  const int error = WIFEXITED(status) ? WEXITSTATUS(status) : EAGAIN;
+  return fail(start_error("starting", object, error));
 }
 
 }  // namespace crosvm

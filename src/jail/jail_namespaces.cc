@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "base/format.h"
+#include "base/start_error.h"
 
 namespace crosvm {
 namespace {
@@ -54,11 +55,7 @@ char first_digit(std::string_view path) {
 }
 
 std::string cause_of(int error) {
-  // RLIMIT_NPROC, or a cgroup's limit.
-  if (error == EAGAIN) {
-    return "the user or the cgroup has as many processes as it may; raise RLIMIT_NPROC (ulimit -u) "
-           "or the cgroup's pids.max";
-  }
+  if (error == EAGAIN) return std::string(kTooManyProcesses);
   if (error == ENOMEM) {
     return "memory is used up; raise RLIMIT_AS (ulimit -v), or free memory";
   }

@@ -10,6 +10,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -48,28 +49,43 @@ struct Execution {
   int log;
   int channel;
   int listener;
+  int told;  // hears of a failure; closes when the program runs
   char* const* arguments;
   char* const* environment;
 };
 
+/// What a child tells of a failure to execute.
+struct ExecutionFailure {
+  int error;
+  bool arranged;  // its descriptors are where they belong
+};
+
+[[noreturn]] void tell(int told, bool arranged) {
+  const ExecutionFailure failure{.error = errno, .arranged = arranged};
+  (void)!::write(told, &failure, sizeof(failure));
+  ::_exit(127);
+}
+
 /// Moves the descriptors to where a worker looks for them, first out of each other's way.
-[[noreturn]] void execute(const Execution& run) {
-  constexpr int kOutOfTheWay = 16;
+[[noreturn]] void execute_program(const Execution& run) {
   // A worker that heeds nobody ends with us, however we end; we are one thread.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const int program = ::fcntl(run.program, F_DUPFD_CLOEXEC, kOutOfTheWay);
-  const int null = ::fcntl(run.null, F_DUPFD_CLOEXEC, kOutOfTheWay);
-  const int log = ::fcntl(run.log, F_DUPFD_CLOEXEC, kOutOfTheWay);
-  const int channel = ::fcntl(run.channel, F_DUPFD_CLOEXEC, kOutOfTheWay);
-  const int listener = ::fcntl(run.listener, F_DUPFD_CLOEXEC, kOutOfTheWay);
-  if (::dup2(null, STDIN_FILENO) < 0 || ::dup2(null, STDOUT_FILENO) < 0 ||
+  const int told = out_of_the_way(run.told);
+  if (told < 0) tell(run.told, false);
+  const int program = out_of_the_way(run.program);
+  const int null = out_of_the_way(run.null);
+  const int log = out_of_the_way(run.log);
+  const int channel = out_of_the_way(run.channel);
+  const int listener = out_of_the_way(run.listener);
+  if (program < 0 || null < 0 || log < 0 || channel < 0 || listener < 0 ||
+      ::dup2(null, STDIN_FILENO) < 0 || ::dup2(null, STDOUT_FILENO) < 0 ||
       ::dup2(log, STDERR_FILENO) < 0 || ::dup2(channel, kWorkerChannel) < 0 ||
       ::dup2(listener, kWorkerListener) < 0 ||
       ::close_range(kWorkerListener + 1, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
-    ::_exit(126);
+    tell(told, false);
   }
   ::syscall(SYS_execveat, program, "", run.arguments, run.environment, AT_EMPTY_PATH);
-  ::_exit(127);
+  tell(told, true);
 }
 
 /// Sanitizers take their options from the environment; nothing else is for a worker to know. The
@@ -89,6 +105,15 @@ std::vector<char*> worker_environment() {
   return kept;
 }
 
+/// What helps where the program at `path` does not run.
+std::string remedy(const std::string& path) {
+  if (path.empty()) return {};
+  return format_text(
+      "; install {} as it was built with this crosvm, and the libraries that `ldd {}` does not "
+      "find",
+      path, path);
+}
+
 std::string describe(const siginfo_t& ended) {
   if (ended.si_code == CLD_EXITED) return format_text("ended with status {}", ended.si_status);
   const char* name = ::sigabbrev_np(ended.si_status);
@@ -104,32 +129,55 @@ SpawnedWorker::SpawnedWorker(EventLoop& loop, std::string name, Ended ended)
       ended_(std::move(ended)),
       listener_channel_(Fd(), kListenerPackets) {}
 
-Result<std::unique_ptr<SpawnedWorker>> SpawnedWorker::start(EventLoop& loop, const Fd& program,
+Result<std::unique_ptr<SpawnedWorker>> SpawnedWorker::start(EventLoop& loop,
+                                                            const WorkerExecutable& program,
                                                             std::string name, Fd channel,
                                                             Ended ended) {
   std::unique_ptr<SpawnedWorker> worker(new SpawnedWorker(loop, std::move(name), std::move(ended)));
   FdPair listener = TRY(make_socket_pair(SOCK_SEQPACKET, "a worker"));
+  TRY(worker->execute(program, channel, listener.theirs));
+  worker->listener_channel_ = PacketSocket(std::move(listener.ours), kListenerPackets);
+  TRY(worker->watch());
+  return worker;
+}
+
+Result<void> SpawnedWorker::execute(const WorkerExecutable& program, const Fd& channel,
+                                    const Fd& listener) {
+  program_ = program.path;
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return fail(Error::from_errno("creating", "a pipe"));
+  const Fd hear(ends[0]);
+  Fd told(ends[1]);
   Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return fail(Error::from_errno("opening", "/dev/null"));
   Fd log = write_only_stderr();
 
   std::string called = kWorkerProgram;
-  std::string label = worker->name_;
+  std::string label = name_;
   char* arguments[] = {called.data(), label.data(), nullptr};
   std::vector<char*> environment = worker_environment();
-  const Execution run{.program = program.get(),
+  const Execution run{.program = program.fd.get(),
                       .null = null.get(),
                       .log = log.get(),
                       .channel = channel.get(),
-                      .listener = listener.theirs.get(),
+                      .listener = listener.get(),
+                      .told = told.get(),
                       .arguments = arguments,
                       .environment = environment.data()};
   NamespacedProcess process =
-      TRY(clone_into_namespaces([&run] { execute(run); }, ChildMemory::kShared));
-  worker->pidfd_ = std::move(process.pidfd);
-  worker->listener_channel_ = PacketSocket(std::move(listener.ours), kListenerPackets);
-  TRY(worker->watch());
-  return worker;
+      TRY(clone_into_namespaces([&run] { execute_program(run); }, ChildMemory::kShared));
+  pidfd_ = std::move(process.pidfd);
+  told = {};
+  ExecutionFailure failure = {};
+  const size_t heard =
+      TRY(read_full(hear, std::as_writable_bytes(std::span(&failure, 1)), "a child's pipe"));
+  if (heard == 0) return {};
+  if (!failure.arranged) {
+    return fail(Error::from_errno("arranging", "its descriptors", failure.error));
+  }
+  const Error what =
+      Error::from_errno("executing", program_.empty() ? "crosvm" : program_, failure.error);
+  return fail(Error(what.code(), what.what() + remedy(program_)));
 }
 
 SpawnedWorker::~SpawnedWorker() {
@@ -152,7 +200,8 @@ void SpawnedWorker::take_listener() {
   auto packet = listener_channel_.receive();
   unwatch(channel_watch_);
   listener_channel_ = PacketSocket(Fd(), kListenerPackets);
-  if (!packet || !*packet || (*packet)->fds.size() != 1) return;  // it has none to give, or is dead
+  prepared_ = packet && *packet;
+  if (!prepared_ || (*packet)->fds.size() != 1) return;  // it is dead, or has none to give
   listener_ = std::move((*packet)->fds.front());
   auto watched = loop_.watch(listener_, EPOLLIN, [this](uint32_t events) { hear_denied(events); });
   if (watched) {
@@ -192,10 +241,13 @@ void SpawnedWorker::reap() {
   }
   unwatch(pid_watch_);
   pidfd_ = {};
+  if (channel_watch_ != 0) take_listener();  // the news of its end may come first
   const bool clean = ended.si_code == CLD_EXITED && ended.si_status == 0;
   std::string cause = describe(ended);
   if (!denied_.empty()) cause = format_text("was ended as it called {}, which is denied", denied_);
-  ended_(clean, std::move(cause));
+  if (!prepared_) cause += format_text(" before it could begin{}", remedy(program_));
+  const WorkerEnd end = clean ? WorkerEnd::kClean : WorkerEnd::kDied;
+  ended_(prepared_ ? end : WorkerEnd::kNotStarted, std::move(cause));
 }
 
 void SpawnedWorker::wait() {

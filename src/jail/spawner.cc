@@ -77,8 +77,10 @@ Result<void> Spawner::send(const Packet& packet) {
 
 Result<void> Spawner::spawn(uint32_t worker, const std::string& name, Fd control,
                             WorkerProgram program) {
-  Packet packet = spawner::encode(
-      spawner::Spawn{.worker = worker, .name = name, .host_network = program.host_network});
+  Packet packet = spawner::encode(spawner::Spawn{.worker = worker,
+                                                 .name = name,
+                                                 .program = std::move(program.path),
+                                                 .host_network = program.host_network});
   packet.fds.push_back(std::move(control));
   if (program.executable) packet.fds.push_back(std::move(program.executable));
   return send(packet);

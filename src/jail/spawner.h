@@ -20,6 +20,7 @@ namespace crosvm {
 /// What a worker is, unless it is another process of this program in an empty network.
 struct WorkerProgram {
   Fd executable;              ///< O_PATH; none: this program
+  std::string path;           ///< of `executable`, for errors
   bool host_network = false;  ///< it stays in our network. Such are started before all others
 };
 
@@ -29,7 +30,8 @@ struct WorkerProgram {
 class Spawner {
  public:
   struct Events {
-    /// A worker has ended, or could not be started; `cause` is a clause: "was killed by SIGSEGV".
+    /// A worker has ended, or could not be started; `cause` is a clause, with what helps where that
+    /// is known: "was killed by SIGSEGV".
     std::function<void(uint32_t worker, WorkerEnd end, std::string cause)> ended;
     std::function<void()> lost;  ///< the spawner itself has gone, and the workers with it
   };

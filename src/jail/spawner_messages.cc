@@ -8,8 +8,10 @@ namespace {
 
 struct ToJson {
   Json operator()(const Spawn& spawn) const {
-    return Json::object(
-        {{"spawn", spawn.worker}, {"name", spawn.name}, {"host_network", spawn.host_network}});
+    return Json::object({{"spawn", spawn.worker},
+                         {"name", spawn.name},
+                         {"program", spawn.program},
+                         {"host_network", spawn.host_network}});
   }
   Json operator()(const Kill& kill) const { return Json::object({{"kill", kill.worker}}); }
   Json operator()(const GuardSocket& guard) const {
@@ -38,6 +40,7 @@ Result<Request> decode_request(const std::string& text) {
   if (const Json* worker = json.find("spawn")) {
     return Spawn{.worker = TRY(worker_number(*worker)),
                  .name = TRY(TRY(json.at("name"))->as_string()),
+                 .program = TRY(TRY(json.at("program"))->as_string()),
                  .host_network = TRY(TRY(json.at("host_network"))->as_bool())};
   }
   if (const Json* worker = json.find("kill")) return Kill{.worker = TRY(worker_number(*worker))};

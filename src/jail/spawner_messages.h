@@ -17,6 +17,7 @@ namespace crosvm::spawner {
 struct Spawn {
   uint32_t worker = 0;
   std::string name;
+  std::string program;        ///< the path of that program, for errors; else empty
   bool host_network = false;  ///< in the network where the VMM was started
 };
 struct Kill {

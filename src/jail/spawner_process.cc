@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <termios.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <map>
@@ -103,7 +104,7 @@ class SpawnerProcess {
 
   void take(const spawner::Spawn& spawn, std::vector<Fd>& fds) {
     if (fds.empty()) return log::error("a worker to start comes with a descriptor");
-    const Fd& program = fds.size() > 1 ? fds[1] : program_;
+    const WorkerExecutable program{.fd = fds.size() > 1 ? fds[1] : program_, .path = spawn.program};
     if (auto started = start(spawn, std::move(fds[0]), program); !started) {
       ended(spawn.worker, WorkerEnd::kNotStarted,
             format_text("could not be started: {}", started.error().what()));
@@ -122,16 +123,16 @@ class SpawnerProcess {
   }
   void take(const spawner::Farewell&, std::vector<Fd>&) { farewell_ = true; }
 
-  Result<void> start(const spawner::Spawn& spawn, Fd channel, const Fd& program) {
+  Result<void> start(const spawner::Spawn& spawn, Fd channel, const WorkerExecutable& program) {
     TRY(choose_network(spawn.host_network));
     const uint32_t number = spawn.worker;
-    auto worker = TRY(
-        SpawnedWorker::start(*loop_, program, spawn.name, std::move(channel),
-                             [this, number](bool clean, const std::string& cause) {
-                               ended(number, clean ? WorkerEnd::kClean : WorkerEnd::kDied, cause);
-                               // Not at once: it is the worker that is calling.
-                               loop_->post([this, number] { workers_.erase(number); });
-                             }));
+    auto worker =
+        TRY(SpawnedWorker::start(*loop_, program, spawn.name, std::move(channel),
+                                 [this, number](WorkerEnd end, const std::string& cause) {
+                                   ended(number, end, cause);
+                                   // Not at once: it is the worker that is calling.
+                                   loop_->post([this, number] { workers_.erase(number); });
+                                 }));
     workers_.insert_or_assign(number, std::move(worker));
     return {};
   }
@@ -176,11 +177,11 @@ void ignore_signals() {
 }
 
 /// Everything else that was open at the fork belongs to the VMM alone.
-void close_all_but(SpawnerDescriptors& fds) {
-  constexpr int kOutOfTheWay = 16;
+Result<void> close_all_but(SpawnerDescriptors& fds) {
   int place = 3;
   for (Fd* fd : {&fds.vmm, &fds.vmm_process, &fds.program}) {
-    Fd high(::fcntl(fd->get(), F_DUPFD_CLOEXEC, kOutOfTheWay));
+    Fd high(out_of_the_way(fd->get()));
+    if (!high) return fail(Error::from_errno("arranging", "the spawner's descriptors"));
     *fd = std::move(high);
   }
   for (Fd* fd : {&fds.vmm, &fds.vmm_process, &fds.program}) {
@@ -188,6 +189,7 @@ void close_all_but(SpawnerDescriptors& fds) {
     *fd = Fd(place++);
   }
   ::close_range(static_cast<unsigned>(place), ~0U, 0);
+  return {};
 }
 
 Result<void> serve(Fd vmm, Fd vmm_process) {
@@ -195,7 +197,7 @@ Result<void> serve(Fd vmm, Fd vmm_process) {
   if (!program) return fail(Error::from_errno("opening", "/proc/self/exe, our own program"));
   SpawnerDescriptors fds{
       .vmm = std::move(vmm), .vmm_process = std::move(vmm_process), .program = std::move(program)};
-  close_all_but(fds);
+  TRY(close_all_but(fds));
   SpawnerProcess process(TRY(EventLoop::create()), std::move(fds));
   auto ran = process.run();
   process.clean_up();
@@ -203,6 +205,13 @@ Result<void> serve(Fd vmm, Fd vmm_process) {
 }
 
 }  // namespace
+
+int out_of_the_way(int fd) {
+  constexpr int kOutOfTheWay = 16;
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, kOutOfTheWay);
+  if (copy < 0 && errno == EINVAL) errno = EMFILE;  // the limit is below it
+  return copy;
+}
 
 void run_spawner(Fd vmm, Fd vmm_process) {
   ::prctl(PR_SET_NAME, "crosvm-spawner");

@@ -12,6 +12,10 @@ inline constexpr int kWorkerChannel = 3;   ///< PacketSocket: its WorkerOrder, i
 inline constexpr int kWorkerListener = 4;  ///< PacketSocket: where it sends its seccomp listener
 inline constexpr PacketLimits kListenerPackets{.bytes = 64, .fds = 1};
 
+/// A copy of `fd`, close-on-exec, above the numbers that are given out here. Safe between clone and
+/// exec. -1 and errno: EMFILE where a process may have no such number.
+int out_of_the_way(int fd);
+
 /// How long workers that were let go of in good order may take to end by themselves.
 inline constexpr std::chrono::seconds kWorkersPatience{5};
 

@@ -77,7 +77,8 @@ Result<void> SupervisedWorker::launch() {
   channel_ = PacketSocket(std::move(channel.ours), kWorkerPackets);
   TRY(channel_.send(TRY(encode_worker_order(std::move(order)))));
   number_ = context_.next_number();
-  WorkerProgram program{.executable = {}, .host_network = program_.host_network};
+  WorkerProgram program{
+      .executable = {}, .path = program_.path, .host_network = program_.host_network};
   if (program_.executable) program.executable = TRY(program_.executable.duplicate());
   TRY(context_.spawner.spawn(number_, name(), std::move(channel.theirs), std::move(program)));
   gone_ = false;

@@ -16,6 +16,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/start_error.h"
 
 namespace crosvm {
 namespace {
@@ -110,7 +111,7 @@ Result<void> ThreadFilters::enter(Role role, const std::string& name) const {
     if (!installed) return fail(std::move(installed).error());
   } catch (const std::system_error& refused) {
     return fail(
-        Error::from_errno("starting a thread for", "a system call filter", refused.code().value()));
+        start_error("starting a thread for", "a system call filter", refused.code().value()));
   }
   return {};
 }

@@ -1,9 +1,13 @@
 #include "jail/worker.h"
 
+#include <sched.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -11,6 +15,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/packet_socket.h"
+#include "base/system_log.h"
 #include "jail/broker_channel.h"
 #include "jail/enter_jail.h"
 #include "jail/seccomp_filter.h"
@@ -23,6 +28,29 @@
 namespace crosvm {
 namespace {
 
+/// What the log writes to, for a process in the network of the host. With a Unix socket of that
+/// network one reaches whoever has a socket there whose address is no file ("abstract"), so that
+/// for the system log is of another network, which a thread has for the moment.
+Result<void> open_log_apart(const log::Options& options) {
+  Result<void> opened;
+  std::thread([&] {
+    log::Options own = options;
+    if (::unshare(CLONE_NEWNET) != 0) own.use_syslog = false;
+    opened = log::configure(own);
+    log::open_sinks();
+  }).join();
+  return opened;
+}
+
+Result<void> open_log(const log::Options& options, bool host_network) {
+  if (host_network && options.use_syslog && ::access(SystemLog::kPath, F_OK) == 0) {
+    return open_log_apart(options);
+  }
+  TRY(log::configure(options));
+  log::open_sinks();
+  return {};
+}
+
 class Worker {
  public:
   Worker() : channel_(Fd(kWorkerChannel), kWorkerPackets) {}
@@ -30,9 +58,8 @@ class Worker {
   /// What happens before the VMM hears that the device is ready.
   Result<void> prepare(const DeviceType* (*find)(std::string_view name)) {
     WorkerOrder order = TRY(receive_order());
-    TRY(log::configure(order.logging));
-    log::open_sinks();
     const DeviceType* type = find(order.device);
+    TRY(open_log(order.logging, type && type->host_network));
     if (!type) {
       return fail(
           Error::invalid(format_text("this program has no device of the kind '{}'", order.device)));
@@ -122,14 +149,14 @@ class Worker {
                                {.directory = std::nullopt, .action = order.denied_call});
   }
 
-  /// The spawner gets the listener, on which it hears of every call that is not allowed.
+  /// The spawner hears that the filter is in force, and gets its listener, on which it hears of
+  /// every call that is not allowed.
   static Result<void> install_filter(const SeccompProgram& filter, SeccompDefault denied_call) {
     PacketSocket supervisor(Fd(kWorkerListener), kListenerPackets);
     const bool listener = denied_call == SeccompDefault::kNotify;
     Packet packet{.text = "listener", .fds = {}};
-    packet.fds.push_back(
-        TRY(install_seccomp(filter, {.all_threads = false, .listener = listener})));
-    if (!listener) return {};
+    Fd hears = TRY(install_seccomp(filter, {.all_threads = false, .listener = listener}));
+    if (hears) packet.fds.push_back(std::move(hears));
     return supervisor.send(packet);
   }
 

@@ -70,9 +70,10 @@ std::string read_resolv_conf(const std::string& device) {
 }
 
 Result<WorkerProgram> program_for(const DeviceType& type) {
-  WorkerProgram program{.executable = {}, .host_network = type.host_network};
+  WorkerProgram program{.executable = {}, .path = {}, .host_network = type.host_network};
   if (type.program.empty()) return program;
-  program.executable = TRY(open_path(TRY(find_companion_program(type.program)), O_PATH));
+  program.path = TRY(find_companion_program(type.program));
+  program.executable = TRY(open_path(program.path, O_PATH));
   return program;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/start_error.h"
 
 namespace crosvm {
 namespace {
@@ -70,7 +71,7 @@ Result<std::unique_ptr<InterruptRelay>> InterruptRelay::create() {
   try {  // std::thread has no other way to say that the system refused
     state->thread = std::thread([raw = state.get()] { raw->run(); });
   } catch (const std::system_error& refused) {
-    return fail(Error::from_errno("starting a thread for", "interrupts", refused.code().value()));
+    return fail(start_error("starting a thread for", "interrupts", refused.code().value()));
   }
   return std::unique_ptr<InterruptRelay>(new InterruptRelay(std::move(state)));
 }

@@ -120,7 +120,8 @@ void FrontendRings::get_vring_base(uint16_t index, std::function<void(RingPositi
   ring->settings.kick = {};
   ring->settings.call = {};
   // A device that went away may still have something in flight, until it is back.
-  if (ring->phase == Phase::kStopped && link_ != Link::kDown) return done(ring->settings.base);
+  const bool may_run = link_ == Link::kDown && waits_;
+  if (ring->phase == Phase::kStopped && !may_run) return done(ring->settings.base);
   ring->stop_waiters.push_back(std::move(done));
   update();
 }
@@ -129,6 +130,10 @@ void FrontendRings::reset(std::function<void()> done) {
   forget_settings();
   reset_done_.push_back(std::move(done));
   if (link_ == Link::kGone) return give_up_waiting();
+  if (link_ == Link::kDown && !waits_) {
+    broken_ = false;
+    return give_up_waiting();
+  }
   update();
 }
 
@@ -283,9 +288,17 @@ void FrontendRings::lost() {
   }
 }
 
+void FrontendRings::go_on_without() {
+  if (link_ != Link::kDown) return;
+  waits_ = false;
+  if (!reset_done_.empty()) broken_ = false;
+  give_up_waiting();
+}
+
 void FrontendRings::restored() {
   if (link_ != Link::kDown) return;
   link_ = Link::kUp;
+  waits_ = true;
   // Nothing runs: who waited for that has it.
   for (Ring& ring : rings_) {
     for (auto& waiter : std::exchange(ring.stop_waiters, {})) waiter(ring.settings.base);

@@ -85,6 +85,9 @@ class FrontendRings {
   void break_down(const std::string& why);
   /// The device is gone: no ring runs. Who waits for a stop or a reset waits on.
   void lost();
+  /// It is gone, perhaps for long, and left nothing in flight: who waits for a stop or a reset need
+  /// not, now or until it is back. After `lost`.
+  void go_on_without();
   /// It is back, and knows nothing.
   void restored();
   /// It will not come back: who waits need not, now or later, and each driver is told.
@@ -152,6 +155,7 @@ class FrontendRings {
   bool resetting_ = false;                         // the device is at it
 
   Link link_ = Link::kUp;
+  bool waits_ = true;   // when the link is down
   uint64_t epoch_ = 0;  // answers from before the device went away do not count
   bool broken_ = false;
   bool updating_ = false;

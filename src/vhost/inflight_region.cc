@@ -1,7 +1,5 @@
 #include "vhost/inflight_region.h"
 
-#include <fcntl.h>
-#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,7 +7,7 @@
 #include <utility>
 
 #include "base/format.h"
-#include "base/linux_abi.h"
+#include "base/memfd.h"
 #include "vhost/inflight_queue.h"
 #include "virtio/ring.h"
 
@@ -36,12 +34,9 @@ Result<Fd> InflightRegion::create(VhostUserInflight& description) {
   const uint64_t bytes = description.num_queues * queue_bytes(true, description.queue_size);
   description.mmap_size = (bytes + page_size() - 1) & ~(page_size() - 1);
   description.mmap_offset = 0;
-  const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  Fd file(::memfd_create("crosvm_inflight", flags | MFD_NOEXEC_SEAL));
-  if (!file && errno == EINVAL) file = Fd(::memfd_create("crosvm_inflight", flags));
+  Fd file = make_memfd("crosvm_inflight");
   if (!file) return fail(Error::from_errno("creating", kObject));
-  if (::ftruncate(file.get(), static_cast<off_t>(description.mmap_size)) != 0 ||
-      ::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+  if (::ftruncate(file.get(), static_cast<off_t>(description.mmap_size)) != 0 || !seal_size(file)) {
     return fail(Error::from_errno("sizing", kObject));
   }
   return file;

@@ -114,6 +114,7 @@ class VhostKernelDevice : public LoopDevice {
     bool runs = false;
     RingPosition base;  // of a ring that the kernel does not serve
     Fd kick;            // of one that runs
+    bool has_tap = false;
   };
 
   bool is_net() const { return std::holds_alternative<VhostNet>(kind_); }
@@ -122,6 +123,7 @@ class VhostKernelDevice : public LoopDevice {
   Result<void> set_up(const Place& at, const FrontendRing& ring);
   Result<void> set_vring_fd(const Place& at, unsigned long request, const Fd& fd);
   Result<void> update_running(uint16_t index);
+  Result<void> update_tap(const VhostNet& net, uint16_t index);
   Result<void> stop_serving(uint16_t index);
   Result<void> watch_errors();
   void error_ready();
@@ -133,6 +135,7 @@ class VhostKernelDevice : public LoopDevice {
   const GuestMemory* memory_ = nullptr;
   std::vector<Ring> rings_;
   uint16_t used_pairs_ = UINT16_MAX;  // of a network device
+  bool tap_refused_ = false;          // which has been said
   bool vsock_runs_ = false;
   Fd error_;
   EventLoop::WatchId error_watch_ = 0;
@@ -258,20 +261,31 @@ Result<void> VhostKernelDevice::start_ring(uint16_t index, const FrontendRing& r
 }
 
 Result<void> VhostKernelDevice::update_running(uint16_t index) {
-  if (const auto* net = std::get_if<VhostNet>(&kind_)) {
-    const vhost_vring_file backend{.index = index % 2u,
-                                   .fd = rings_[index].runs && index / 2u < used_pairs_
-                                             ? net->taps[index / 2u].get()
-                                             : VHOST_FILE_UNBIND};
-    return vhost_ioctl(net->devices[index / 2u], VHOST_NET_SET_BACKEND, &backend,
-                       "giving the tap to");
-  }
+  if (const auto* net = std::get_if<VhostNet>(&kind_)) return update_tap(*net, index);
   const bool wanted = rings_[0].runs && rings_[1].runs;
   if (wanted == vsock_runs_) return {};
   const int running = wanted ? 1 : 0;
   TRY(vhost_ioctl(std::get<VhostVsock>(kind_).device, VHOST_VSOCK_SET_RUNNING, &running,
                   wanted ? "starting" : "stopping"));
   vsock_runs_ = wanted;
+  return {};
+}
+
+/// A transmitq keeps the tap that it has: what is in its ring when its pair goes out of use is
+/// sent, or the driver would wait for it for good.
+Result<void> VhostKernelDevice::update_tap(const VhostNet& net, uint16_t index) {
+  Ring& ring = rings_[index];
+  const bool transmits = index % 2 == 1;
+  const bool wanted = ring.runs && (index / 2u < used_pairs_ || (transmits && ring.has_tap));
+  const vhost_vring_file backend{.index = index % 2u,
+                                 .fd = wanted ? net.taps[index / 2u].get() : VHOST_FILE_UNBIND};
+  auto done =
+      vhost_ioctl(net.devices[index / 2u], VHOST_NET_SET_BACKEND, &backend, "giving the tap to");
+  ring.has_tap = wanted && done.has_value();
+  // The kernel takes no tap whose interface is gone. The link is down then, and a ring without a
+  // tap is no reason to keep the control queue from the driver.
+  if (!wanted || done || done.error().code() != std::errc::invalid_argument) return done;
+  if (!std::exchange(tap_refused_, true)) complain(done.error().what() + "; no packet moves");
   return {};
 }
 

@@ -34,8 +34,10 @@ struct VhostVsock {
 struct VhostKernelControls {
   /// The driver sees another configuration. Not from inside `serve` and `negotiated`.
   std::function<void(std::vector<std::byte> config)> show_config;
-  /// Of a network device only the first so many taps are the kernel's from now on, all at first. A
-  /// queue of a tap that is detached cannot be. Only from inside `serve` and `negotiated`.
+  /// Of a network device only the first so many taps have packets for the guest from now on, all at
+  /// first; what is in the other transmitqs is sent all the same. The queue of such a tap is
+  /// attached before, one of the others detached after that. Only from inside `serve` and
+  /// `negotiated`.
   std::function<void(uint16_t pairs)> use_pairs;
 };
 

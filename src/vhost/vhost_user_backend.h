@@ -21,6 +21,14 @@ namespace crosvm {
 enum class AfterLoss {
   kGiveUp,        ///< whoever waits is told, and the driver: DEVICE_NEEDS_RESET
   kAwaitAnother,  ///< `reconnect` or `give_up` comes; until then whoever waits waits on
+  kGoOnWithout,   ///< likewise, perhaps late or never: nobody waits, nothing is in flight
+};
+
+/// The configuration of a device that we show and its back-end knows nothing of.
+struct OwnDeviceConfig {
+  uint64_t features = 0;           ///< what a driver is offered for its sake; not told to back-ends
+  std::vector<std::byte> present;  ///< while there is a back-end
+  std::vector<std::byte> absent;   ///< after kGoOnWithout, until there is one; of the same size
 };
 
 struct VhostUserOptions {
@@ -33,6 +41,12 @@ struct VhostUserOptions {
   uint16_t max_queue_size = 32768;
   /// Bytes of device configuration, when it is known; else as the type has.
   std::optional<size_t> config_length{};
+  /// None: it is asked of the back-end, which tells it or has none.
+  std::optional<OwnDeviceConfig> own_config{};
+  /// Features that a driver is not offered, whatever the back-end can do. Of a network device also
+  /// the control queue and all that needs it, when the back-end has no PROTOCOL_F_CONFIG: it leaves
+  /// those to its front-end.
+  uint64_t hidden_features = 0;
   /// Network devices: the MTU that a back-end is told which offers it to its driver.
   std::optional<uint16_t> mtu{};
   /// Shows the device's shared memory to its driver (SHMEM), for which the sizes are in the
@@ -89,12 +103,12 @@ class VhostUserBackend : public LoopBackend {
                                                           const Fd* interrupt = nullptr);
 
   /// Takes another back-end of the same device in the place of one that is gone, after
-  /// kAwaitAnother. All that the driver has set up is told to it, and the rings go on where they
-  /// were. With INFLIGHT_SHMFD each request that was in flight is executed once more; without it a
-  /// split ring goes on behind the last request that came back, which loses none if the back-end
-  /// takes them in order, and a packed ring needs a reset. `done` is called
-  /// on the loop. Errors: those of `create`, and not_supported naming the features that it lacks.
-  /// After an error another may be tried. From any thread.
+  /// kAwaitAnother or kGoOnWithout. All that the driver has set up is told to it, and the rings go
+  /// on where they were. With INFLIGHT_SHMFD each request that was in flight is executed once more;
+  /// without it a split ring goes on behind the last request that came back, which loses none if
+  /// the back-end takes them in order, and a packed ring needs a reset. `done` is called on the
+  /// loop. Errors: those of `create`, and not_supported naming the features that it lacks. After an
+  /// error another may be tried. From any thread.
   void reconnect(Fd socket, std::function<void(Result<void>)> done) {
     remote().reconnect(std::move(socket), std::move(done));
   }

@@ -34,6 +34,7 @@ constexpr uint64_t kGuestFeatures =
     vhost_user_bit(VIRTIO_F_RING_PACKED);
 
 std::vector<size_t> config_lengths(const VhostUserOptions& options) {
+  if (options.own_config) return {};
   if (options.config_length) return {*options.config_length};
   return vhost_user_type(options.device_type).config_lengths;
 }
@@ -72,7 +73,11 @@ Result<void> VhostUserDevice::finish(const Fd* interrupt) {
 }
 
 Result<DeviceInfo> VhostUserDevice::info_from_peer() const {
-  const uint64_t queues = vhost_user_queue_count(type_, said().queues, said().features);
+  uint64_t features = said().features & kGuestFeatures & ~options_.hidden_features;
+  if (!has(VHOST_USER_PROTOCOL_F_CONFIG)) {
+    features &= ~vhost_user_features_with_config(options_.device_type);
+  }
+  const uint64_t queues = vhost_user_queue_count(type_, said().queues, features);
   if (queues > kVhostUserMaxQueues) {
     return fail(Error::invalid(format_text("the vhost-user back-end has {} queues, {} can be",
                                            queues, kVhostUserMaxQueues)));
@@ -83,7 +88,7 @@ Result<DeviceInfo> VhostUserDevice::info_from_peer() const {
   }
   DeviceInfo info{.name = options_.name,
                   .device_type = options_.device_type,
-                  .features = said().features & kGuestFeatures,
+                  .features = features,
                   .queue_sizes = options_.queue_sizes,
                   .config = said().config,
                   .shared_memory = said().shared_memory};
@@ -91,6 +96,11 @@ Result<DeviceInfo> VhostUserDevice::info_from_peer() const {
     const uint16_t largest =
         std::bit_floor(std::clamp<uint16_t>(options_.max_queue_size, 1, kMaxQueueSize));
     info.queue_sizes.assign(queues, largest);
+  }
+  if (options_.own_config) {
+    info.features |= options_.own_config->features;
+    info.config = options_.own_config->present;
+    return info;
   }
   const std::vector<size_t> lengths = config_lengths(options_);
   if (info.config.empty() && !lengths.empty()) info.config.resize(lengths.front());
@@ -210,7 +220,11 @@ void VhostUserDevice::lose(Error cause) {
   rings().lost();
   ready_ = false;
   const AfterLoss next = options_.disconnected ? options_.disconnected(cause) : AfterLoss::kGiveUp;
-  if (next == AfterLoss::kGiveUp) give_up();
+  if (next == AfterLoss::kGiveUp) return give_up();
+  if (next != AfterLoss::kGoOnWithout) return;
+  rings().go_on_without();
+  inflight_.reset();
+  if (options_.own_config) tell_config(options_.own_config->absent);
 }
 
 void VhostUserDevice::give_up() {
@@ -368,7 +382,7 @@ void VhostUserDevice::write_config(size_t offset, std::vector<std::byte> data) {
                                 data.size(), offset, size));
   }
   if (data.empty()) return;
-  if (gone_ || (up() && !has(VHOST_USER_PROTOCOL_F_CONFIG))) return tell_config(config());
+  if (gone_ || options_.own_config || (up() && !has_config())) return tell_config(config());
   waiting_writes_.add(offset, std::move(data));
   // No more than the back-end takes: while it owes an answer they wait here, and are bounded.
   if (up() && !peer_->config_asked) flush_config();
@@ -376,6 +390,10 @@ void VhostUserDevice::write_config(size_t offset, std::vector<std::byte> data) {
 
 void VhostUserDevice::flush_config() {
   if (!up() || waiting_writes_.writes.empty()) return;
+  if (!has_config()) {  // the one before had it
+    waiting_writes_ = {};
+    return tell_config(config());
+  }
   for (const ConfigWrites::Write& write : std::exchange(waiting_writes_, {}).writes) {
     send_config(write);
   }
@@ -394,7 +412,7 @@ void VhostUserDevice::send_config(const ConfigWrites::Write& write) {
 }
 
 void VhostUserDevice::ask_config() {
-  if (!up() || !has(VHOST_USER_PROTOCOL_F_CONFIG) || info().config.empty()) return;
+  if (!up() || !has_config() || info().config.empty()) return;
   if (std::exchange(peer_->config_asked, true)) {
     peer_->config_changed_again = true;
     return;

@@ -117,6 +117,8 @@ class VhostUserDevice : public LoopDevice, public std::enable_shared_from_this<V
 
   bool can_log() const;
   uint64_t features_to_tell(uint64_t features) const;
+  /// Whether the device configuration is that of the back-end.
+  bool has_config() const { return !options_.own_config && has(VHOST_USER_PROTOCOL_F_CONFIG); }
   VhostUserMessage vring_addr(uint16_t index, const VringAddresses& at) const;
   void send_log(const Log& log, std::function<void(Result<void>)> on_answer);
   void tell_log_again(Done done);

@@ -59,6 +59,7 @@ VhostUserMessage VhostUserDevice::vring_addr(uint16_t index, const VringAddresse
 }
 
 uint64_t VhostUserDevice::features_to_tell(uint64_t features) const {
+  if (options_.own_config) features &= ~(options_.own_config->features & ~said().features);
   if (said().negotiates()) features |= vhost_user_bit(kVhostUserProtocolFeatures);
   if (log_) features |= vhost_user_bit(kVhostLogAll);
   return features;

@@ -7,8 +7,22 @@
 namespace crosvm {
 namespace {
 
-// VIRTIO_NET_F_CTRL_VQ: <linux/virtio_net.h> is not for C++.
+// Of <linux/virtio_net.h>, which is not for C++: VIRTIO_NET_F_CTRL_VQ, and what needs it
+// (virtio 1.3 §5.1.3.1).
 constexpr unsigned kNetControlQueue = 17;
+constexpr std::array kNeedControlQueue = {
+    2u,   // CTRL_GUEST_OFFLOADS
+    18u,  // CTRL_RX
+    19u,  // CTRL_VLAN
+    20u,  // CTRL_RX_EXTRA
+    21u,  // GUEST_ANNOUNCE
+    22u,  // MQ
+    23u,  // CTRL_MAC_ADDR
+    52u,  // VQ_NOTF_COAL
+    53u,  // NOTF_COAL
+    57u,  // HASH_REPORT
+    60u,  // RSS
+};
 
 // Device types that the kernel headers do not name.
 constexpr uint32_t kMedia = 48;
@@ -51,6 +65,13 @@ VhostUserType vhost_user_type(uint32_t device_type) {
     if (type.device_type == device_type) return type;
   }
   return {.device_type = device_type, .least_queues = 1, .config_lengths = {}};
+}
+
+uint64_t vhost_user_features_with_config(uint32_t device_type) {
+  if (device_type != VIRTIO_ID_NET) return 0;
+  uint64_t features = uint64_t{1} << kNetControlQueue;
+  for (const unsigned bit : kNeedControlQueue) features |= uint64_t{1} << bit;
+  return features;
 }
 
 uint64_t vhost_user_queue_count(const VhostUserType& type, uint64_t told, uint64_t features) {

@@ -19,6 +19,11 @@ struct VhostUserType {
 /// A type that is not in the table has one queue and no configuration.
 VhostUserType vhost_user_type(uint32_t device_type);
 
+/// Features of that type which a driver is offered only of a back-end with PROTOCOL_F_CONFIG. A
+/// network back-end without it has its front-end show the configuration and serve the control
+/// queue.
+uint64_t vhost_user_features_with_config(uint32_t device_type);
+
 /// How many queues a back-end has that answered GET_QUEUE_NUM with `told` (0: it was not asked) and
 /// offers `features`: a network back-end counts pairs, and its control queue comes on top.
 uint64_t vhost_user_queue_count(const VhostUserType& type, uint64_t told, uint64_t features);

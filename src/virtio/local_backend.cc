@@ -14,6 +14,7 @@
 #include "base/event_loop.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "base/start_error.h"
 #include "virtio/config_writes.h"
 #include "virtio/device_rings.h"
 
@@ -142,7 +143,7 @@ Result<std::unique_ptr<LocalBackend>> LocalBackend::create(std::string name,
   try {  // std::thread has no other way to say that the system refused
     state->thread = std::thread(std::move(body));
   } catch (const std::system_error& error) {
-    return fail(Error::from_errno("starting the thread of", name, error.code().value()));
+    return fail(start_error("starting the thread of", name, error.code().value()));
   }
   if (Result<void> created = result.get(); !created) {
     state->thread.join();

@@ -4,6 +4,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <ctime>
 #include <utility>
 
 #include "platform/terminal.h"
@@ -16,8 +19,19 @@ constexpr int kFaultSignals[] = {SIGQUIT, SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGF
 
 // What the handlers share with the loop. Lock-free, so async-signal-safe.
 std::atomic<int> g_first_signal{0};
-std::atomic<int> g_wake{-1};  // an eventfd
-static_assert(std::atomic<int>::is_always_lock_free);
+std::atomic<int64_t> g_first_ms{0};  // when it came; 0: it is just coming
+std::atomic<int> g_wake{-1};         // an eventfd
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
+
+/// What comes so soon after the first is one request with it: timeout(1) signals its child and then
+/// the whole group, service managers send SIGHUP after SIGTERM.
+constexpr int64_t kSameRequestMs = 1000;
+
+int64_t now_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
 
 /// Delivered as soon as the handler returns: the signal is blocked until then.
 void die_by(int number) {
@@ -26,21 +40,37 @@ void die_by(int number) {
   ::raise(number);
 }
 
-void on_end_signal(int number) {
+/// Who types a key twice means it twice.
+bool is_typed(const siginfo_t& signal) { return signal.si_code == SI_KERNEL; }
+
+bool belongs_to_first(const siginfo_t& signal) {
+  const int64_t first = g_first_ms;
+  return !is_typed(signal) && (first == 0 || now_ms() - first < kSameRequestMs);
+}
+
+void on_end_signal(int number, siginfo_t* signal, void*) {
   int saved_errno = errno;
   int none = 0;
   if (g_first_signal.compare_exchange_strong(none, number)) {
+    g_first_ms = now_ms();
     uint64_t one = 1;
     [[maybe_unused]] ssize_t put = ::write(g_wake, &one, sizeof(one));  // cannot fail: not full
-  } else {
+  } else if (!belongs_to_first(*signal)) {
     die_by(number);
   }
   errno = saved_errno;
 }
 
+void handle_end(int number) {
+  struct sigaction action{};
+  action.sa_sigaction = on_end_signal;  // without SA_RESTART: what waits for a peer must come back
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(number, &action, nullptr);
+}
+
 void handle(int number, void (*handler)(int), int flags = 0) {
   struct sigaction action{};
-  action.sa_handler = handler;  // without SA_RESTART: an open that waits for a peer must come back
+  action.sa_handler = handler;
   action.sa_flags = flags;
   ::sigaction(number, &action, nullptr);
 }
@@ -84,11 +114,12 @@ Result<std::unique_ptr<EndSignals>> EndSignals::create(EventLoop& loop,
     if (drain_eventfd(raw->wake_) != 0) raw->first_(g_first_signal);
   }));
   g_first_signal = 0;
+  g_first_ms = 0;
   g_wake = self->wake_.get();
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);
   for (int number : kEndSignals) {
-    if (has_default_action(number)) handle(number, on_end_signal);
+    if (has_default_action(number)) handle_end(number);
   }
   if (has_default_action(SIGTSTP)) handle(SIGTSTP, on_stop_signal, SA_RESTART);
   if (has_default_action(SIGCONT)) handle(SIGCONT, on_continue, SA_RESTART);
@@ -106,5 +137,14 @@ EndSignals::~EndSignals() {
 }
 
 int EndSignals::received() { return g_first_signal; }
+
+EndSignals::Held::Held() {
+  sigset_t held;
+  sigemptyset(&held);
+  for (const int number : kEndSignals) sigaddset(&held, number);
+  ::pthread_sigmask(SIG_BLOCK, &held, &before_);
+}
+
+EndSignals::Held::~Held() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 }  // namespace crosvm

@@ -125,7 +125,8 @@ Result<void> MachineX86::read_user_acpi() {
 
 /// Their processes start while the rest of the machine is built.
 Result<void> MachineX86::open_devices(const Fd& interrupt) {
-  virtio_ = TRY(VirtioDevices::open(config_, serial_host()));
+  virtio_ =
+      TRY(VirtioDevices::open(config_, serial_host(), workers_ ? &workers_->spawner() : nullptr));
   for (const auto& console : virtio_.consoles) reads_terminal_ |= console->reads_terminal();
   if (workers_) TRY(virtio_.start(*workers_));
   return virtio_.frontends.connect(

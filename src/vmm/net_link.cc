@@ -9,6 +9,7 @@
 #include "base/socket_pair.h"
 #include "devices/net/net_device.h"
 #include "devices/net/passt_net_device.h"
+#include "devices/net/stream_dialer.h"
 #include "devices/net/user_net_device.h"
 
 namespace crosvm {
@@ -59,6 +60,10 @@ Result<NetLink> open_passt(const NetRequest& request, const NetRequest::Passt& p
                   .name = name,
                   .text = link.config.to_text(),
                   .pci_address = request.pci_address};
+  if (passt.vhost_user) {
+    link.vhost_user = TRY(connect_stream(passt.socket, "passt --vhost-user --socket"));
+    return link;
+  }
   FdPair pair = TRY(make_socket_pair(SOCK_SEQPACKET, "a card on passt"));
   link.connector = std::move(pair.ours);
   PasstNetResources resources = TRY(PasstNetFactory::open(link.config));
@@ -94,8 +99,9 @@ Result<NetLink> NetLink::open(const NetRequest& request, const std::string& name
   if (request.vhost_device) {
     link.kernel = TRY(open_vhost_net(*request.vhost_device, std::move(tap)));
   } else {
-    link.device = TRY(
-        opened_device<NetFactory>(link.request.text, NetResources{.taps = std::move(tap.queues)}));
+    link.device = TRY(opened_device<NetFactory>(
+        link.request.text,
+        NetResources{.taps = std::move(tap.queues), .memory = TRY(NetMemory::create())}));
   }
   return link;
 }

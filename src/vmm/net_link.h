@@ -19,9 +19,11 @@ namespace crosvm {
 struct NetLink {
   DeviceRequest request;
   NetConfig config;  ///< what `request` says
-  /// Runs where devices run; null: the kernel moves the packets.
+  /// Runs where devices run; null: somebody else moves the packets.
   std::unique_ptr<OpenedDevice> device;
   std::optional<VhostNetResources> kernel;
+  /// Another program moves the packets, by vhost-user on this connection to `config.network`.
+  Fd vhost_user;
   /// A StreamConnector's end: the device asks there for another connection to `config.network`.
   Fd connector;
 

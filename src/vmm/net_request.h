@@ -19,8 +19,9 @@ struct NetRequest {
     int number = 0;
   };
   struct Passt {
-    std::string socket;  ///< its path
-    uint16_t mtu = 0;    ///< 0: not told
+    std::string socket;       ///< its path
+    uint16_t mtu = 0;         ///< 0: not told
+    bool vhost_user = false;  ///< not by its stream of frames
   };
   /// What the guest's card is connected with; an address makes a new tap. The user network has its
   /// own mac and the like.

@@ -1,7 +1,6 @@
 #include "vmm/run_vm.h"
 
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,6 +16,7 @@
 #include "jail/check_sandbox_options.h"
 #include "jail/workers.h"
 #include "vmm/control_requests.h"
+#include "vmm/descriptor_limit.h"
 #include "vmm/end_signals.h"
 #include "vmm/machine.h"
 
@@ -51,7 +51,7 @@ class VmRun {
       log::info("ending the VM on SIG{}", ::sigabbrev_np(number));
       end(ExitState::kStop);
     }));
-    TRY(control_.listen(config.socket));
+    TRY(listen(config, spawner.get()));
     std::unique_ptr<Workers> workers;
     if (spawner) workers = TRY(make_workers(config, std::move(spawner)));
     const Workers* sandbox = workers.get();  // while the machine has it
@@ -67,11 +67,15 @@ class VmRun {
     return *end_;
   }
 
+  Result<void> listen(const Config& config, Spawner* spawner) {
+    const EndSignals::Held held;
+    TRY(control_.listen(config.socket));
+    const std::optional<std::string> path = control_.made_file();
+    return spawner && path ? spawner->guard_socket(*path) : Result<void>();
+  }
+
   Result<std::unique_ptr<Workers>> make_workers(const Config& config,
                                                 std::unique_ptr<Spawner> spawner) {
-    if (const std::optional<std::string> path = control_.made_file()) {
-      TRY(spawner->guard_socket(*path));
-    }
     return Workers::create(
         *loop_, std::move(spawner), config.sandbox_options,
         [this](const std::string& device, const std::string& cause) {
@@ -128,21 +132,11 @@ class VmRun {
   std::unique_ptr<Machine> machine_;  // first to go: it uses the loop
 };
 
-/// A disk has about forty descriptors, and twice that for queues that run: the usual soft limit of
-/// 1024, which is low for the sake of select(), would be spent by a dozen. Where the system refuses
-/// more, the opening that fails says what is missing.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 }  // namespace
 
 Result<ExitState> run_vm(const Config& config) {
   if (config.name) ::prctl(PR_SET_NAME, config.name->c_str());
-  raise_descriptor_limit();
+  TRY(raise_descriptor_limit());
   host_cpus();  // read now and kept: later, processes of the VM may see no sysfs
   VmRun run;
   return run.run(config);

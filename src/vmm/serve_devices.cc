@@ -28,7 +28,9 @@
 #include "vhost/vhost_user_server.h"
 #include "virtio/device_rings.h"
 #include "vmm/backend_socket.h"
+#include "vmm/backend_socket_process.h"
 #include "vmm/console_link.h"
+#include "vmm/descriptor_limit.h"
 #include "vmm/end_signals.h"
 #include "vmm/net_link.h"
 #include "vmm/terminal_size.h"
@@ -44,7 +46,10 @@ struct Service {
   std::unique_ptr<ConsoleLink> console;  // null for others
   std::unique_ptr<VsockHost> vsock;      // likewise
   std::optional<BackendSocket> socket;
-  Fd frontend;  // until it is served
+  std::optional<BackendSocketProcess> listener;  // instead, for this process under a filter
+  std::vector<IoUring> rings;                    // until it is made
+  std::unique_ptr<BrokerProcess> files;          // likewise; opens what a filter keeps us from
+  Fd frontend;                                   // until it is served
   EventLoop::WatchId watch = 0;
   std::unique_ptr<VhostUserServer> server;  // in this process
   bool ready = false;                       // the device's process has it
@@ -90,7 +95,11 @@ class ServeRun {
            .lost = [this] { lost(); }}));
     }
     for (const ServedDevice& device : config.devices) TRY(with_context(open(device), device.name));
-    for (auto& service : services_) TRY(with_context(begin(*service), service->served->name));
+    if (confined_) {
+      TRY(begin_confined());
+    } else {
+      for (auto& service : services_) TRY(with_context(begin(*service), service->served->name));
+    }
     TRY(take_terminal());
     TRY(loop_->run());
     signal_eventfd(stop_event_);
@@ -128,16 +137,17 @@ class ServeRun {
   }
 
   Result<void> open_vsock(Service& service) {
-    const KeyValues text = TRY(KeyValues::parse(service.text));
-    VsockHost::Opened opened = TRY(VsockHost::open(TRY(VsockConfig::parse(text))));
+    const VsockConfig config = TRY(VsockConfig::parse(TRY(KeyValues::parse(service.text))));
+    const EndSignals::Held held;
+    VsockHost::Opened opened = TRY(VsockHost::open(config));
     service.vsock = std::move(opened.host);
     service.opened = TRY(opened_device<VsockFactory>(service.text, std::move(opened.resources)));
-    return {};
+    return keep_vsock(*service.vsock);
   }
 
   /// The half of a socket device that stays outside of its jail. Where this process becomes the
   /// jail, another one has it, and the socket files.
-  Result<void> begin_vsock(VsockHost& host) {
+  Result<void> keep_vsock(VsockHost& host) {
     if (confined_) {
       TRY(start_helper(host.channel(), "connects sockets", [&host] {
         host.serve_until_end();
@@ -152,26 +162,55 @@ class ServeRun {
     return host.serve(*loop_);
   }
 
+  Result<void> listen(Service& service) {
+    const EndSignals::Held held;
+    service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
+    return jails_ ? jails_->guard_socket(service.socket->path()) : Result<void>();
+  }
+
   /// From here on a front-end may come. It is taken when the device is there: an image that cannot
-  /// be served is found out without one. Only a process that is to confine itself cannot begin
-  /// before, as it takes nobody under its filter.
+  /// be served is found out without one.
   Result<void> begin(Service& service) {
     ++left_;
-    if (service.vsock) TRY(begin_vsock(*service.vsock));
-    ++without_frontend_;
+    if (!jails_) {
+      service.rings = make_device_rings(service.served->name, service.opened->rings());
+      TRY(make_device(service));
+    }
     if (service.served->fd) {
       service.frontend = TRY(adopt_frontend(*service.served->fd));
     } else {
-      service.socket.emplace(TRY(BackendSocket::listen(service.served->socket)));
+      TRY(listen(service));
     }
-    if (jails_) {
-      TRY(jails_->check_policy(service.type()));
-      if (service.socket) TRY(jails_->guard_socket(service.socket->path()));
-      return jails_->start(service.type(), service.served->name, service.text, *service.opened,
-                           Fd());
+    if (!jails_) return take_frontend(service);
+    TRY(jails_->check_policy(service.type()));
+    return jails_->start(service.type(), service.served->name, service.text, *service.opened, Fd());
+  }
+
+  /// The same in this process, under a filter: whatever that does not allow is had, or left to
+  /// other processes, before it is in force.
+  Result<void> begin_confined() {
+    for (auto& service : services_) TRY(with_context(prepare(*service), service->served->name));
+    TRY(confine(*services_.front()));
+    for (auto& service : services_) TRY(with_context(make_device(*service), service->served->name));
+    for (auto& service : services_) {
+      if (service->listener) TRY(with_context(service->listener->listen(), service->served->name));
+      TRY(take_frontend(*service));
     }
-    if (!confined_) TRY(make_device(service));
-    return take_frontend(service);
+    return {};
+  }
+
+  Result<void> prepare(Service& service) {
+    ++left_;
+    if (service.served->fd) {
+      service.frontend = TRY(adopt_frontend(*service.served->fd));
+    } else {
+      service.listener.emplace(TRY(BackendSocketProcess::start(service.served->socket)));
+    }
+    service.rings = make_device_rings(service.served->name, service.opened->rings());
+    if (auto broker = service.opened->broker()) {
+      service.files = TRY(BrokerProcess::start(std::move(broker)));
+    }
+    return {};
   }
 
   void ready(const std::string& name) {
@@ -187,10 +226,15 @@ class ServeRun {
       loop_->post([this, &service] { have_frontend(service); });
       return {};
     }
-    service.watch = TRY(loop_->watch(service.socket->fd(), EPOLLIN, [this, &service](uint32_t) {
-      auto frontend = service.socket->accept();
-      if (!frontend) return log::warn("{}: {}", service.served->name, frontend.error().what());
+    const Fd& fd = service.listener ? service.listener->fd() : service.socket->fd();
+    service.watch = TRY(loop_->watch(fd, EPOLLIN, [this, &service](uint32_t) {
+      auto frontend = service.listener ? service.listener->take() : service.socket->accept();
+      if (!frontend && !service.listener) {
+        return log::warn("{}: {}", service.served->name, frontend.error().what());
+      }
       loop_->unwatch(std::exchange(service.watch, 0));
+      service.listener.reset();
+      if (!frontend) return finish(fail(std::move(frontend).error().context(service.served->name)));
       service.frontend = std::move(*frontend);
       have_frontend(service);
     }));
@@ -212,6 +256,7 @@ class ServeRun {
     }
     if (service.watch != 0) loop_->unwatch(std::exchange(service.watch, 0));
     service.socket.reset();
+    service.vsock.reset();  // nobody takes what its sockets would accept
     finish(served ? Result<void>()
                   : fail(Error(std::errc::io_error,
                                format_text("{} was not served, as the log tells", name))));
@@ -237,25 +282,17 @@ class ServeRun {
 
   Result<void> start(Service& service) {
     if (jails_) return jails_->give_frontend(service.served->name, std::move(service.frontend));
-    if (!service.server) TRY(make_device(service));
     return service.server->serve(std::move(service.frontend));
   }
 
   /// In this process.
   Result<void> make_device(Service& service) {
     const std::string& name = service.served->name;
-    std::vector<IoUring> rings = make_device_rings(name, service.opened->rings());
-    std::unique_ptr<BrokerProcess> files;  // opens what the filter below does not let us open
-    if (confined_ && --without_frontend_ == 0) {
-      if (auto broker = service.opened->broker()) {
-        files = TRY(BrokerProcess::start(std::move(broker)));
-      }
-      TRY(confine(service));
-    }
+    const auto files = std::exchange(service.files, nullptr);
     auto make = [&](DeviceEvents& events) {
       return service.opened->create({.loop = *loop_,
                                      .events = events,
-                                     .rings = std::move(rings),
+                                     .rings = std::move(service.rings),
                                      .files = files ? &files->broker() : nullptr});
     };
     auto gone = [this, &name](const Error& why) {
@@ -318,15 +355,15 @@ class ServeRun {
   std::vector<std::unique_ptr<Service>> services_;
   std::unique_ptr<TerminalSizes> sizes_;
   std::unique_ptr<JailedServices> jails_;  // before the consoles that their processes write to
-  size_t without_frontend_ = 0;
-  size_t left_ = 0;        // services without an end
-  bool confined_ = false;  // this process serves, under a filter
+  size_t left_ = 0;                        // services without an end
+  bool confined_ = false;                  // this process serves, under a filter
   Result<void> result_;
 };
 
 }  // namespace
 
 Result<void> serve_devices(const ServeConfig& config) {
+  TRY(raise_descriptor_limit());
   ServeRun run;
   return run.run(config);
 }

@@ -8,6 +8,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/start_error.h"
 #include "hypervisor/vcpu_kick.h"
 
 namespace crosvm {
@@ -27,9 +28,8 @@ Result<void> VcpuGroup::start(std::vector<std::unique_ptr<Vcpu>> vcpus, const Pr
     try {  // std::thread has no other way to say that the system refused
       self.thread = std::thread([this, &self, prelude] { run_thread(self, prelude); });
     } catch (const std::system_error& refused) {
-      return fail(Error::from_errno("starting a thread for",
-                                    format_text("vCPU {}", self.vcpu->id()),
-                                    refused.code().value()));
+      return fail(start_error("starting a thread for", format_text("vCPU {}", self.vcpu->id()),
+                              refused.code().value()));
     }
   }
   std::unique_lock lock(mutex_);

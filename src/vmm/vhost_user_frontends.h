@@ -43,6 +43,8 @@ class VhostUserFrontends {
   Result<void> finish(std::vector<std::unique_ptr<DeviceBackend>>& backends);
 
   const std::vector<VhostUserRequest>& requests() const { return requests_; }
+  /// What ends a wait for a back-end, since `connect`; may be null.
+  const Fd* interrupt() const { return interrupt_; }
 
  private:
   std::vector<VhostUserRequest> requests_;

@@ -4,9 +4,11 @@
 
 #include "base/format.h"
 #include "devices/all_devices.h"
+#include "devices/net/vhost_user_net.h"
 #include "devices/vsock/vhost_vsock.h"
 #include "devices/vsock/vsock_device.h"
 #include "virtio/local_backend.h"
+#include "vmm/end_signals.h"
 #include "vmm/net_link.h"
 
 namespace crosvm {
@@ -42,16 +44,33 @@ Result<VirtioDevices::Device> open_net(const NetRequest& request, size_t number,
   if (link.kernel) {
     // Shared, as a function must be copyable.
     auto kernel = std::make_shared<VhostNetResources>(*std::move(link.kernel));
-    device.run_here = [name, config = link.config, kernel, &loop] {
+    device.run_here = [name, config = link.config, kernel, &loop](const Fd*) {
       return run_vhost_net(loop, name, config, std::move(*kernel));
+    };
+  }
+  if (link.vhost_user) {
+    auto socket = std::make_shared<Fd>(std::move(link.vhost_user));
+    device.run_here = [name, config = link.config, socket, &loop](const Fd* interrupt) {
+      return run_vhost_user_net(loop, name, config, std::move(*socket), interrupt);
     };
   }
   return device;
 }
 
+/// Its socket files go even if we are killed.
+Result<VsockHost::Opened> open_vsock_host(const VsockConfig& config, Spawner* spawner) {
+  const EndSignals::Held held;
+  VsockHost::Opened opened = TRY(VsockHost::open(config));
+  for (const std::string& path : opened.host->socket_files()) {
+    if (spawner) TRY(spawner->guard_socket(path));
+  }
+  return opened;
+}
+
 }  // namespace
 
-Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost& host) {
+Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost& host,
+                                          Spawner* spawner) {
   VirtioDevices all;
   for (const SerialConfig& port : config.serial) {
     if (port.hardware != SerialConfig::Hardware::kVirtioConsole) continue;
@@ -67,14 +86,15 @@ Result<VirtioDevices> VirtioDevices::open(const Config& config, const SerialHost
   for (size_t i = 0; i < config.nets.size(); ++i) {
     all.devices.push_back(TRY(open_net(config.nets[i], i, vm, host.loop, all.connectors)));
   }
-  if (config.vsock) TRY(with_context(all.add_vsock(*config.vsock, host.loop), "vsock"));
+  if (config.vsock) TRY(with_context(all.add_vsock(*config.vsock, host.loop, spawner), "vsock"));
   return all;
 }
 
-Result<void> VirtioDevices::add_vsock(const VsockConfig& config, EventLoop& loop) {
+Result<void> VirtioDevices::add_vsock(const VsockConfig& config, EventLoop& loop,
+                                      Spawner* spawner) {
   DeviceRequest request{.type = "vsock", .name = "vsock", .text = config.to_text()};
   if (config.backend == VsockConfig::Backend::kUser) {
-    VsockHost::Opened opened = TRY(VsockHost::open(config));
+    VsockHost::Opened opened = TRY(open_vsock_host(config, spawner));
     TRY(opened.host->serve(loop));
     vsock_host = std::move(opened.host);
     auto device = TRY(opened_device<VsockFactory>(request.text, std::move(opened.resources)));
@@ -82,10 +102,11 @@ Result<void> VirtioDevices::add_vsock(const VsockConfig& config, EventLoop& loop
     return {};
   }
   auto kernel = std::make_shared<Fd>(TRY(open_vhost_vsock(config)));
-  devices.push_back(
-      {.request = std::move(request), .opened = nullptr, .run_here = [config, kernel, &loop] {
-         return run_vhost_vsock(loop, config, std::move(*kernel));
-       }});
+  devices.push_back({.request = std::move(request),
+                     .opened = nullptr,
+                     .run_here = [config, kernel, &loop](const Fd*) {
+                       return run_vhost_vsock(loop, config, std::move(*kernel));
+                     }});
   return {};
 }
 
@@ -100,10 +121,6 @@ Result<void> VirtioDevices::start(Workers& workers) {
       device.opened.reset();
     }
   }
-  if (!vsock_host) return {};
-  for (const std::string& path : vsock_host->socket_files()) {
-    TRY(workers.spawner().guard_socket(path));
-  }
   return {};
 }
 
@@ -111,7 +128,7 @@ Result<std::vector<std::unique_ptr<DeviceBackend>>> VirtioDevices::run(Workers* 
   std::vector<std::unique_ptr<DeviceBackend>> backends;
   for (Device& device : devices) {
     if (device.run_here) {
-      backends.push_back(TRY(device.run_here()));
+      backends.push_back(TRY(device.run_here(frontends.interrupt())));
     } else if (workers) {
       backends.push_back(TRY(workers->finish(device.worker)));
     } else {

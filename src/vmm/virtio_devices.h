@@ -30,8 +30,9 @@ struct VirtioDevices {
     std::unique_ptr<OpenedDevice> opened;  ///< null for what `run_here` runs
     uint32_t worker = 0;                   ///< its number, once `start` was called
     DeviceBackend* running = nullptr;      ///< since `run`; whoever has it by now lets it live
-    /// Of a device that the kernel runs for us: it has no process.
-    std::function<Result<std::unique_ptr<DeviceBackend>>()> run_here = {};
+    /// Of a device that the kernel or another program runs for us: it has no process of ours.
+    /// `interrupt` ends a wait for that program (wait_ready); may be null.
+    std::function<Result<std::unique_ptr<DeviceBackend>>(const Fd* interrupt)> run_here = {};
   };
   std::vector<Device> devices;
   /// The consoles among them, which pass bytes on; they outlive the devices.
@@ -44,8 +45,8 @@ struct VirtioDevices {
   VhostUserFrontends frontends;
 
   /// Opens all that `config` asks for, `frontends` aside. Errors name the device, the cause and the
-  /// fix.
-  static Result<VirtioDevices> open(const Config& config, const SerialHost& host);
+  /// fix. `spawner`, unless it is null, removes the socket files that are made should we be killed.
+  static Result<VirtioDevices> open(const Config& config, const SerialHost& host, Spawner* spawner);
 
   /// Lets each start in a process of its own; waits for none.
   Result<void> start(Workers& workers);
@@ -60,7 +61,7 @@ struct VirtioDevices {
   Result<std::vector<PciWish>> wishes() const;
 
  private:
-  Result<void> add_vsock(const VsockConfig& config, EventLoop& loop);
+  Result<void> add_vsock(const VsockConfig& config, EventLoop& loop, Spawner* spawner);
 };
 
 }  // namespace crosvm

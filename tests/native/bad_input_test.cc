@@ -138,6 +138,25 @@ TEST_F(BadInputTest, NoVcpusOrTooMany) {
   EXPECT_THAT(said_, HasSubstr("--cpus 100000"));
 }
 
+TEST_F(BadInputTest, TooFewDescriptors) {
+  const std::string script =
+      file("limited", "#!/bin/sh\nulimit -n $FEW\nexec \"$TRUE_BIN\" \"$@\"\n");
+  ASSERT_EQ(::chmod(script.c_str(), 0700), 0);
+  const std::string former = crosvm_binary();
+  ::setenv("TRUE_BIN", former.c_str(), 1);
+  ::setenv("CROSVM_BIN", script.c_str(), 1);
+  for (const char* few : {"16", "20", "34"}) {
+    ::setenv("FEW", few, 1);
+    EXPECT_EQ(run({"-m", "64", kernel_}), 1) << few;
+    EXPECT_THAT(said_, AllOf(HasSubstr("exiting with error 1: "), HasSubstr("raise RLIMIT_NOFILE")))
+        << few;
+  }
+  ::setenv("FEW", "16", 1);
+  EXPECT_EQ(crosvm({"device", "rng", "--socket-path", scratch_.path() + "/socket"}), 1);
+  EXPECT_THAT(said_, HasSubstr("only 16 files may be open at a time"));
+  ::setenv("CROSVM_BIN", former.c_str(), 1);
+}
+
 TEST_F(BadInputTest, UnknownFlagKeyOrSubcommand) {
   EXPECT_EQ(run({"--no-such-flag", kernel_}), 35);
   EXPECT_THAT(said_, HasSubstr("Unrecognized argument: --no-such-flag"));

@@ -86,6 +86,24 @@ TEST_F(NativeNetTest, ATapGoesWithTheProcessOfItsCard) {
   EXPECT_TRUE(comes([] { return !is_there("vmtap0"); }));
 }
 
+TEST_F(NativeNetTest, ATapOutlivesTheProcessOfACardThatGetsAnother) {
+  for (const char* network : {kNewTap, "tap-name=vmtap0,vq-pairs=2"}) {
+    VmProcess vm(arguments({"--net", network, "-c", "2", "--restart-devices=net"}));
+    start(vm);
+    for (pid_t former = worker("net0"); const int time : {1, 2}) {
+      ::kill(former, SIGKILL);
+      former = successor("net0", former);
+      ASSERT_NE(former, kNobody) << time << ": " << vm.errors();
+      all_.push_back(former);
+      EXPECT_TRUE(interface_is_up("vmtap0"));
+    }
+    vm.signal(SIGTERM);
+    EXPECT_EQ(vm.wait_exit(seconds(30)), 0) << vm.errors();
+    EXPECT_TRUE(ends_soon(all_));
+    EXPECT_TRUE(comes([] { return !is_there("vmtap0"); }));
+  }
+}
+
 TEST_F(NativeNetTest, ATapGoesWithTheSpawner) {
   VmProcess vm(arguments({"--net", kNewTap}));
   start(vm);
@@ -178,6 +196,8 @@ TEST_F(NativeNetTest, SaysWhatIsWrongWithACard) {
                     HasSubstr("tap-name")));
   EXPECT_THAT(refusal({"--net", "tap-name=lo"}), HasSubstr("no tap"));
   EXPECT_THAT(refusal({"--host-ip", "10.0.0.1"}), HasSubstr("--netmask"));
+  EXPECT_THAT(refusal({"--net", "tap-name=a,vhost-net=[device=/dev/null]"}),
+              AllOf(HasSubstr("/dev/null"), HasSubstr("give /dev/vhost-net")));
   EXPECT_THAT(refusal({"--net", "tap-name=a,vhost-net=[device=/nowhere]"}),
               AllOf(HasSubstr("/nowhere"), HasSubstr("vhost_net")));
   EXPECT_FALSE(is_there("a"));

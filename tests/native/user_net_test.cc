@@ -11,6 +11,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -114,8 +117,63 @@ TEST_F(NativeUserNetTest, SaysWhatIsWrong) {
   ASSERT_EQ(::listen(taken.get(), 1), 0);
   EXPECT_THAT(refusal({"--net", "user,forward=[tcp:8080-:80]"}),
               AllOf(HasSubstr("net0"), HasSubstr("127.0.0.1:8080"), HasSubstr("another port")));
+  EXPECT_THAT(refusal({"--net", "user,forward=[tcp:192.0.2.77:8080-:80]"}),
+              AllOf(HasSubstr("192.0.2.77:8080"), HasSubstr("this host has no such address")));
   EXPECT_THAT(refusal({"--net", "passt,socket=" + scratch_.path() + "/none"}),
               AllOf(HasSubstr("net0"), HasSubstr("start passt there first")));
+  EXPECT_THAT(refusal({"--net", "passt,vhost-user,socket=" + scratch_.path() + "/none"}),
+              AllOf(HasSubstr("net0"), HasSubstr("first: passt --vhost-user --socket ")));
+}
+
+/// A crosvm at another place, with a program for the card of the test's own beside it.
+class OtherCrosvm {
+ public:
+  explicit OtherCrosvm(std::string folder) : folder_(std::move(folder)), former_(crosvm_binary()) {
+    std::filesystem::copy(former_, folder_ + "/crosvm");
+    ::setenv("CROSVM_BIN", (folder_ + "/crosvm").c_str(), 1);
+  }
+  ~OtherCrosvm() {
+    ::setenv("CROSVM_BIN", former_.c_str(), 1);
+    std::filesystem::remove(folder_ + "/crosvm");
+    std::filesystem::remove(program());
+  }
+  std::string program() const { return folder_ + "/crosvm-worker-net-user"; }
+  void write_program(const std::string& text) const {
+    std::ofstream(program()) << text;
+    std::filesystem::permissions(program(), std::filesystem::perms(0755));
+  }
+  /// The true one, which looks for a library that there is not.
+  void write_program_without_library() const {
+    std::ifstream file(std::filesystem::path(former_).replace_filename("crosvm-worker-net-user"));
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    const size_t name = text.find("libslirp.so");
+    ASSERT_NE(name, std::string::npos);
+    text.replace(name, 8, "libnone0");
+    write_program(text);
+  }
+
+ private:
+  const std::string folder_;
+  const std::string former_;
+};
+
+TEST_F(NativeUserNetTest, AProgramThatDoesNotStartIsAMistakeThatIsNamed) {
+  const OtherCrosvm other(scratch_.path());
+  EXPECT_THAT(refusal({"--net", "user"}),
+              AllOf(HasSubstr("net0: crosvm-worker-net-user is neither"), HasSubstr("install it")));
+  other.write_program("no program\n");
+  EXPECT_THAT(refusal({"--net", "user"}),
+              AllOf(HasSubstr("net0: its process could not be started: executing " +
+                              other.program() + ": Exec format error"),
+                    HasSubstr("; install " + other.program())));
+  other.write_program_without_library();
+  EXPECT_THAT(refusal({"--net", "user"}),
+              AllOf(HasSubstr("net0: its process ended with status 127 before it could begin"),
+                    HasSubstr("`ldd " + other.program() + "`"), HasSubstr("libnone0.so")));
+  VmProcess doctor({"doctor"});
+  EXPECT_TRUE(doctor.wait_exit(seconds(60)));
+  EXPECT_THAT(doctor.output(), AllOf(HasSubstr("--net user cannot be had: "),
+                                     HasSubstr("libnone0.so"), HasSubstr("libslirp0")));
 }
 
 TEST_F(NativeUserNetTest, PasstMayGoAndComeBack) {
@@ -141,6 +199,52 @@ TEST_F(NativeUserNetTest, PasstMayGoAndComeBack) {
     EXPECT_THAT(vm.errors(), AllOf(HasSubstr("the link is down"), HasSubstr("the link is up")));
     (void)::unlink(socket_.c_str());
   }
+}
+
+/// A card of ours on a tap stands for passt: its socket's file goes when somebody has come.
+TEST_F(NativeUserNetTest, PasstByVhostUserMayGoAndComeBack) {
+  for (const bool sandbox : {true, false}) {
+    SCOPED_TRACE(sandbox);
+    const std::string path = scratch_.path() + "/passt";
+    const auto start_passt = [&path] {
+      auto passt = std::make_unique<VmProcess>(
+          std::vector<std::string>{"--no-syslog", "device", "net", "--device",
+                                   path + ",10.0.0.1,255.255.255.0,02:00:00:00:00:01"});
+      EXPECT_TRUE(comes([&path] { return ::access(path.c_str(), F_OK) == 0; }));
+      return passt;
+    };
+    const auto is_taken = [&path] {
+      return comes([&path] { return ::access(path.c_str(), F_OK) != 0; });
+    };
+    std::vector<std::string> flags = {"--net", "passt,vhost-user,socket=" + path};
+    if (!sandbox) flags.emplace_back("--disable-sandbox");
+    auto passt = start_passt();
+    VmProcess vm(arguments(flags));
+    ASSERT_TRUE(vm.wait_for("!", seconds(30))) << vm.errors();
+    EXPECT_TRUE(is_taken());
+    for (int round = 0; round < 2; ++round) {
+      passt->signal(SIGKILL);
+      EXPECT_TRUE(passt->wait_exit(seconds(30)));
+      passt = start_passt();
+      EXPECT_TRUE(is_taken());
+    }
+    vm.signal(SIGTERM);
+    EXPECT_TRUE(vm.wait_exit(seconds(30)));
+    EXPECT_EQ(passt->wait_exit(seconds(30)), 0) << passt->errors();
+    EXPECT_THAT(vm.errors(), AllOf(HasSubstr("the link is down"), HasSubstr("the link is up")));
+    (void)::unlink(socket_.c_str());
+  }
+}
+
+/// Somebody has the socket and says nothing: a signal ends the wait for an answer.
+TEST_F(NativeUserNetTest, ASignalEndsTheWaitForPasst) {
+  const std::string path = scratch_.path() + "/passt";
+  const Listener silent(path);
+  VmProcess vm(arguments({"--net", "passt,vhost-user,socket=" + path}));
+  const Fd connection = silent.accept();
+  ASSERT_TRUE(connection);
+  vm.signal(SIGTERM);
+  EXPECT_TRUE(vm.wait_exit(seconds(5))) << "it waits for ten";
 }
 
 }  // namespace

@@ -297,8 +297,13 @@ TEST_F(NativeVhostUserTest, AStaleSocketIsReplacedAndALiveOneIsNot) {
     EXPECT_THAT(refusal(at_socket({"rng"})), AllOf(HasSubstr(socket_), HasSubstr("running")));
     killed.signal(SIGKILL);
     killed.wait_exit(60s);
+    EXPECT_TRUE(comes([&] { return !std::filesystem::exists(socket_); })) << "nobody listens";
   }
-  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk", "device.sock"));
+  {
+    auto address = UnixAddress::of(socket_);
+    const Fd gone(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::bind(gone.get(), address->get(), address->size()), 0);
+  }
   VmProcess process(at_socket({"rng"}));
   EXPECT_TRUE(Frontend(connect_to(socket_), VIRTIO_ID_RNG).connected());
   EXPECT_EQ(process.wait_exit(60s), 0) << process.errors();
@@ -432,6 +437,9 @@ TEST_F(NativeVhostUserTest, ADamagedImageIsRefusedBeforeAFrontendCanCome) {
   const std::string bad = scratch_.path() + "/bad.qcow2";
   std::ofstream(bad) << std::string("QFI\xfb\0\0\0\3", 8) << std::string(600, '\0');
   const std::string other = scratch_.path() + "/other.sock";
+  EXPECT_THAT(refusal(at_socket({"block", "--file", bad})),
+              AllOf(HasSubstr("block: "), HasSubstr("bad.qcow2"), HasSubstr("cluster")));
+  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk", "bad.qcow2"));
   for (const bool sandbox : {true, false}) {
     SCOPED_TRACE(sandbox);
     std::vector<std::string> arguments = {"--no-syslog", "devices",

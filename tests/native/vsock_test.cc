@@ -109,7 +109,10 @@ TEST_F(NativeVsockTest, WhatCannotBeHadIsSaid) {
   EXPECT_TRUE(std::filesystem::exists(file));
   EXPECT_THAT(refusal({"--vsock", "cid=3,backend=user,listen=[22:" + path("a") +
                                       ",23:" + path("no/such/place") + "]"}),
-              HasSubstr("no/such/place"));
+              AllOf(HasSubstr("no/such/place"), HasSubstr("make its folder first")));
+  EXPECT_THAT(refusal({"--vsock",
+                       "cid=3,backend=user,listen=[22:" + path("a") + ",23:" + path("./a") + "]"}),
+              AllOf(HasSubstr(path("./a")), HasSubstr("which is given too")));
   EXPECT_THAT(scratch_.entries(), Not(Contains("a")));
   EXPECT_THAT(refusal({"--vsock", "cid=3,backend=user,connect=[1:" + std::string(200, 'x') + "]"}),
               HasSubstr("use a shorter one"));
@@ -127,6 +130,24 @@ TEST_F(NativeVsockTest, ADeviceOnItsOwnLeavesNothingBehind) {
     EXPECT_TRUE(goes("ssh"));
     std::filesystem::remove(path("frontend"));
   }
+}
+
+TEST_F(NativeVsockTest, NothingListensForADeviceWhoseProcessHasDied) {
+  VmProcess devices({"--no-syslog", "devices", "--vsock",
+                     "vhost=" + path("frontend") + "," + ours(), "--block",
+                     "vhost=" + path("other") + "," + path("disk")});
+  ASSERT_TRUE(comes("frontend") && comes("other")) << devices.errors();
+  const Fd frontend = connect("frontend");
+  ASSERT_TRUE(frontend);
+  ASSERT_TRUE(goes("frontend"));
+  EXPECT_TRUE(connect("ssh"));
+  for (const pid_t pid : children_of(children_of(devices.pid()).front())) {
+    if (name_of(pid) == "vsock-0") ::kill(pid, SIGKILL);
+  }
+  EXPECT_TRUE(goes("ssh"));
+  EXPECT_TRUE(goes("messages"));
+  EXPECT_TRUE(std::filesystem::exists(path("other"))) << "the disk's front-end may still come";
+  EXPECT_TRUE(lives(devices.pid()));
 }
 
 TEST_F(NativeVsockTest, OneOfSeveralDevices) {

@@ -193,6 +193,50 @@ TEST_F(NativeWorkerTest, ASpawnerThatStandsStillDoesNotKeepTheVmFromEnding) {
   EXPECT_TRUE(ends_soon(all_));
 }
 
+/// timeout(1) signals its child, and then the group that it is in.
+TEST_F(NativeWorkerTest, SignalsThatComeTogetherAreOneRequest) {
+  VmProcess vm(arguments());
+  start(vm);
+  ::kill(spawner_, SIGSTOP);  // the VM waits for it at its end
+  for (const int number : {SIGTERM, SIGTERM, SIGHUP, SIGINT}) {
+    vm.signal(number);
+    ::usleep(100'000);
+    ASSERT_TRUE(lives(vm.pid())) << number;
+  }
+  ::kill(spawner_, SIGCONT);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 0);
+  EXPECT_TRUE(ends_soon(all_));
+  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+}
+
+TEST_F(NativeWorkerTest, ALaterSignalEndsTheVmAtOnceAndTheSpawnerTheRest) {
+  VmProcess vm(arguments());
+  start(vm);
+  ::kill(spawner_, SIGSTOP);
+  vm.signal(SIGTERM);
+  ::usleep(1'200'000);
+  ASSERT_TRUE(lives(vm.pid()));
+  vm.signal(SIGTERM);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 128 + SIGTERM);
+  ::kill(spawner_, SIGCONT);
+  EXPECT_TRUE(ends_soon(all_));
+  EXPECT_THAT(scratch_.entries(), UnorderedElementsAre("disk"));
+}
+
+/// Who types it twice means it.
+TEST_F(NativeWorkerTest, ASecondKeyEndsTheVmAtOnce) {
+  VmProcess vm(arguments(), VmProcess::Input::kTerminal);
+  start(vm);
+  ::kill(spawner_, SIGSTOP);
+  for (int times = 0; times < 2; ++times) {
+    vm.send("\x03");
+    ::usleep(100'000);
+  }
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 128 + SIGINT);
+  ::kill(spawner_, SIGCONT);
+  EXPECT_TRUE(ends_soon(all_));
+}
+
 TEST_F(NativeWorkerTest, WorkersThatHeedNobodyEndWithTheirSpawner) {
   VmProcess vm(arguments());
   start(vm);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace crosvm::test {
 
 AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
@@ -17,7 +19,7 @@ AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
   vm_.emplace(guest_arguments(boot, params));
   if (auto ready = wait_ready(std::chrono::seconds(150)); !ready) {
     const bool ended = ready.error().code() != std::errc::timed_out;
-    ADD_FAILURE() << "the guest's agent: " << ready.error().what() << (ended ? fate() : "");
+    ADD_FAILURE() << "the guest's agent: " << ready.error().what() << (ended ? fate_of(*vm_) : "");
     agent_.reset();
   }
 }
@@ -38,18 +40,33 @@ AgentResult AgentGuest::shell(const std::string& command, std::chrono::milliseco
   auto result = agent_->shell(command, {.timeout = timeout});
   if (result) return std::move(*result);
   const bool ended = result.error().code() != std::errc::timed_out;
-  ADD_FAILURE() << command << ": " << result.error().what() << (ended ? fate() : "");
+  ADD_FAILURE() << command << ": " << result.error().what() << (ended ? fate_of(*vm_) : "");
   agent_.reset();  // no further waiting
   return {};
 }
 
-std::string AgentGuest::fate() {
-  const auto status = vm_->wait_exit(std::chrono::seconds(20));
+namespace {
+
+/// What a guest's kernel says of its own end on the console: from the first line about it on.
+std::string last_words(const std::string& console) {
+  constexpr size_t kShown = 1500;
+  size_t begin = std::string::npos;
+  for (const char* sign : {"BUG:", "Oops", "PANIC:", "general protection", "Kernel panic"}) {
+    begin = std::min(begin, console.find(sign));
+  }
+  return begin == std::string::npos ? "" : "; its kernel said: " + console.substr(begin, kShown);
+}
+
+}  // namespace
+
+std::string fate_of(VmProcess& vm) {
+  const auto status = vm.wait_exit(std::chrono::seconds(20));
   if (!status) return "; the VM runs on";
   constexpr size_t kShown = 300;
-  const std::string& said = vm_->errors();
+  const std::string& said = vm.errors();
   return "; the VM ended with " + std::to_string(*status) +
-         " and said last: " + said.substr(said.size() > kShown ? said.size() - kShown : 0);
+         " and said last: " + said.substr(said.size() > kShown ? said.size() - kShown : 0) +
+         last_words(vm.output());
 }
 
 std::string AgentGuest::output_of(const std::string& command) {

@@ -11,6 +11,9 @@
 
 namespace crosvm::test {
 
+/// How a VM ended, once its agent's connection has: what it says last comes after that.
+std::string fate_of(VmProcess& vm);
+
 /// A guest that boots Debian's root disk, read-only unless `boot.root` says otherwise, and answers
 /// through the agent on its port.
 class AgentGuest {
@@ -32,8 +35,6 @@ class AgentGuest {
  private:
   /// What the guest waits for when a command took too long; nothing is asked of it afterwards.
   std::string stuck(const AgentResult& result);
-  /// How the VM ended, once the agent's connection has: what it says last comes after that.
-  std::string fate();
   Result<void> wait_ready(std::chrono::seconds timeout);
 
   ScratchDirectory scratch_;

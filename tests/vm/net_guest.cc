@@ -48,11 +48,15 @@ void host(const std::string& command) {
   EXPECT_EQ(std::system(command.c_str()), 0) << command;  // NOLINT: it is ours
 }
 
-std::string set_up_card(AgentGuest& guest) {
+std::string name_of_card(AgentGuest& guest) {
   const std::string name = guest.output_of(
       "modprobe virtio_net; cd /sys/class/net; for i in 1 2 3 4 5 6 7 8 9; do "
       "ls | grep -v -x lo && exit 0; sleep 1; done; exit 1");
-  const std::string card = name.substr(0, name.find('\n'));
+  return name.substr(0, name.find('\n'));
+}
+
+std::string set_up_card(AgentGuest& guest) {
+  const std::string card = name_of_card(guest);
   guest.output_of("ip link set " + card + " up && ip addr add 10.77.0.2/24 dev " + card +
                   " && ip -6 addr add fd77::2/64 nodad dev " + card);
   return card;

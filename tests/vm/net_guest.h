@@ -33,6 +33,9 @@ class EchoServer {
 /// Runs a command of the host, which must succeed.
 void host(const std::string& command);
 
+/// The name of the guest's card, whose driver is loaded.
+std::string name_of_card(AgentGuest& guest);
+
 /// The name of the guest's card, which is up and has its addresses.
 std::string set_up_card(AgentGuest& guest);
 

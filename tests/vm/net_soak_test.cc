@@ -15,18 +15,21 @@ namespace {
 
 bool is_full() { return std::getenv("CROSVM_TEST_FULL") != nullptr; }
 
+enum class Path { kWorker, kVhost, kUser };
+
 struct SoakCard {
   const char* name;
-  bool vhost;
+  Path path;
   int pairs;
 };
 
 std::vector<SoakCard> cards() {
-  if (!is_full()) return {{"VhostOfTwo", true, 2}};
-  return {{"Worker", false, 1},
-          {"WorkerOfFour", false, 4},
-          {"Vhost", true, 1},
-          {"VhostOfFour", true, 4}};
+  if (!is_full()) return {{"VhostOfTwo", Path::kVhost, 2}};
+  return {{"Worker", Path::kWorker, 1},
+          {"WorkerOfFour", Path::kWorker, 4},
+          {"Vhost", Path::kVhost, 1},
+          {"VhostOfFour", Path::kVhost, 4},
+          {"User", Path::kUser, 1}};
 }
 
 /// One run of iperf3.
@@ -59,35 +62,71 @@ std::vector<Traffic> traffic() {
 class NetSoakTest : public testing::TestWithParam<SoakCard> {
  protected:
   static constexpr const char* kTap = "soaktap";
-  static constexpr int kMostMtu = 65521;  // of a tap
+  /// Of a tap, of the user network.
+  static int most_mtu() { return is_user() ? 65520 : 65521; }
+
+  static bool is_user() { return GetParam().path == Path::kUser; }
 
   void SetUp() override {
-    host(std::string("ip tuntap add mode tap name ") + kTap + " vnet_hdr" +
-         (GetParam().pairs > 1 ? " multi_queue" : ""));
-    host(std::string("ip addr add ") + kHost4 + "/24 dev " + kTap);
-    host("ip link set " + std::string(kTap) + " up mtu " + std::to_string(kMostMtu));
+    if (is_user()) {
+      // Addresses of the host that are no loopback's: those are denied to guests.
+      host(std::string("ip addr add ") + kHost4 + "/32 dev lo && ip -6 addr add " + kHost6 +
+           "/128 nodad dev lo && echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range");
+    } else {
+      host(std::string("ip tuntap add mode tap name ") + kTap + " vnet_hdr" +
+           (GetParam().pairs > 1 ? " multi_queue" : ""));
+      host(std::string("ip addr add ") + kHost4 + "/24 dev " + kTap);
+      host("ip link set " + std::string(kTap) + " up mtu " + std::to_string(most_mtu()));
+    }
     host("iperf3 -s -D -I " + pid_file());
   }
   void TearDown() override {
     host("kill $(tr -d '\\0' < " + pid_file() + ")");
-    host(std::string("ip link del ") + kTap);
+    if (is_user()) {
+      host(std::string("ip addr del ") + kHost4 + "/32 dev lo && ip -6 addr del " + kHost6 +
+           "/128 dev lo");
+    } else {
+      host(std::string("ip link del ") + kTap);
+    }
   }
   std::string pid_file() const { return scratch_.path() + "/iperf3.pid"; }
   static GuestBoot boot() {
     GuestBoot boot{.vcpus = GetParam().pairs, .memory_mib = 768};
-    boot.extra = {"--net", std::string("tap-name=") + kTap + ",mac=02:00:00:00:77:09,vq-pairs=" +
-                               std::to_string(GetParam().pairs) +
-                               (GetParam().vhost ? ",vhost-net" : "")};
+    const std::string mac = ",mac=02:00:00:00:77:09";
+    boot.extra = {"--net", is_user() ? "user,mtu=" + std::to_string(most_mtu()) + mac
+                                     : std::string("tap-name=") + kTap + mac +
+                                           ",vq-pairs=" + std::to_string(GetParam().pairs) +
+                                           (GetParam().path == Path::kVhost ? ",vhost-net" : "")};
     return boot;
+  }
+  /// What gives a guest's $card the addresses of IPv4, or of IPv6.
+  static std::string addresses4() {
+    return is_user() ? "ip addr replace 10.0.2.15/24 dev $card; "
+                       "ip route replace default via 10.0.2.2 dev $card"
+                     : "ip addr replace 10.77.0.2/24 dev $card";
+  }
+  static std::string addresses6() {
+    return is_user() ? "ip -6 addr replace fd00:2::15/64 nodad dev $card; "
+                       "ip -6 route replace default via fd00:2::2 dev $card"
+                     : "ip -6 addr replace fd77::2/64 nodad dev $card";
+  }
+  static void run_on(AgentGuest& guest, const std::string& card, const std::string& commands) {
+    guest.output_of("set -e; card=" + card + "; " + commands);
+  }
+  static std::string up(AgentGuest& guest) {
+    if (!is_user()) return set_up_card(guest);
+    const std::string card = name_of_card(guest);
+    run_on(guest, card, "ip link set $card up; " + addresses4() + "; " + addresses6());
+    return card;
   }
   /// What is below 1280 takes the addresses of IPv6 away.
   static void set_mtu(AgentGuest& guest, const std::string& card, int mtu) {
     const std::string command = " mtu " + std::to_string(mtu);
-    host("ip link set " + std::string(kTap) + command);
-    guest.output_of("ip link set " + card + command);
+    if (!is_user()) host("ip link set " + std::string(kTap) + command);
+    run_on(guest, card, "ip link set $card" + command);
     if (mtu < 1280) return;
-    host(std::string("ip -6 addr replace ") + kHost6 + "/64 nodad dev " + kTap);
-    guest.output_of("ip -6 addr replace fd77::2/64 nodad dev " + card);
+    if (!is_user()) host(std::string("ip -6 addr replace ") + kHost6 + "/64 nodad dev " + kTap);
+    run_on(guest, card, addresses6());
   }
   /// Something arrives, and iperf3 finds nothing wrong.
   static void carry(AgentGuest& guest, const Traffic& traffic) {
@@ -108,15 +147,15 @@ INSTANTIATE_TEST_SUITE_P(Cards, NetSoakTest, testing::ValuesIn(cards()),
 TEST_P(NetSoakTest, TrafficOfAllKindsAndDriversThatComeAndGo) {
   const EchoServer server;
   AgentGuest guest(boot());
-  const std::string card = set_up_card(guest);
+  const std::string card = up(guest);
   const std::vector<int> mtus =
-      is_full() ? std::vector{1280, 1500, 9000, kMostMtu} : std::vector{kMostMtu};
+      is_full() ? std::vector{1280, 1500, 9000, most_mtu()} : std::vector{most_mtu()};
   for (const int mtu : mtus) {
     SCOPED_TRACE(mtu);
     set_mtu(guest, card, mtu);
     ping_host(guest);
     for (const Traffic& each : traffic()) carry(guest, each);
-    carry_file(guest, server, is_full() ? 128 : 8);
+    carry_file(guest, server, !is_full() ? 8 : is_user() ? 16 : 128);
   }
   // Of IPv4 alone: nothing smaller is an MTU, and TCP finds no room.
   set_mtu(guest, card, 68);
@@ -138,13 +177,15 @@ TEST_P(NetSoakTest, TrafficOfAllKindsAndDriversThatComeAndGo) {
           "  echo $device > unbind; echo $device > bind\n"
           "  kill $load 2>/dev/null || true; wait $load || true\n"
           "  until card=$(ls /sys/bus/virtio/devices/$device/net); do sleep 0.01; done\n"
-          "  ip link set $card up; ip addr add 10.77.0.2/24 dev $card\n"
+          "  ip link set $card up; " +
+          addresses4() +
+          "\n"
           "  ping -q -c 1 -W 20 " +
           kHost4 + " > /dev/null\ndone\necho done",
       std::chrono::minutes(is_full() ? 120 : 5));
   EXPECT_EQ(result.status, 0) << result.errors;
   EXPECT_EQ(result.output, "done\n");
-  guest.output_of("ip -6 addr replace fd77::2/64 nodad dev " + card);
+  run_on(guest, card, addresses6());
   carry_file(guest, server, 4);
   EXPECT_EQ(guest.power_off(), 0) << guest.vm().errors();
 }

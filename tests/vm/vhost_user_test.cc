@@ -160,12 +160,12 @@ TEST(VhostUserTest, OurGuestBootsFromQemuStorageDaemonAndVerifiesAnother) {
                  "--vhost-user", "block,socket=" + disk_socket}},
       "root=/dev/vda ro"));
   auto ready = agent->wait_ready(150s);
-  ASSERT_TRUE(ready) << ready.error().what();
+  ASSERT_TRUE(ready) << ready.error().what() << fate_of(vm);
   auto mounted = agent->shell("findmnt -no SOURCE,OPTIONS /");
-  ASSERT_TRUE(mounted) << mounted.error().what();
+  ASSERT_TRUE(mounted) << mounted.error().what() << fate_of(vm);
   EXPECT_THAT(mounted->output, HasSubstr("/dev/vda"));
   auto verified = agent->shell(kVerify, {.timeout = 300s});
-  ASSERT_TRUE(verified) << verified.error().what();
+  ASSERT_TRUE(verified) << verified.error().what() << fate_of(vm);
   EXPECT_THAT(verified->output, HasSubstr("err= 0")) << verified->errors;
   EXPECT_TRUE(agent->power_off());
   EXPECT_EQ(vm.wait_exit(120s), 0) << vm.errors();

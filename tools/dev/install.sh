@@ -1,9 +1,10 @@
 #!/bin/bash
 # Installs what is missing of the named groups of tools/packages.list: install.sh [GROUP...] (default all).
+# Group trixie is not for this machine's own Debian: testhost/unpacked.sh unpacks it.
 source "$(dirname "$0")/common.sh"
 
 list=$root/tools/packages.list
-groups=$(awk '!/^#/ && NF {print $1}' "$list" | sort -u | tr '\n' ' ')
+groups=$(awk '!/^#/ && NF && $1 != "trixie" {print $1}' "$list" | sort -u | tr '\n' ' ')
 [ $# -gt 0 ] || set -- $groups
 
 wanted=()

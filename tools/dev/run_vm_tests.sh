@@ -29,8 +29,12 @@ for program; do
   programs+=("$found")
 done
 
+# The peer that this machine's Debian may lack; the test host sees it at the same place.
+passt=$root/tools/testhost/passt.sh
+"$passt" --fetch
+
 if runs_guests_here; then
-  CROSVM_BIN=$build/release/crosvm CROSVM_IMAGES=$images \
+  CROSVM_BIN=$build/release/crosvm CROSVM_IMAGES=$images CROSVM_PASST=$passt \
     bash -c "$script" vm "$results" "$filter" "${programs[@]}"
   exit
 fi
@@ -42,7 +46,7 @@ for program in "${programs[@]}"; do options+=(--program "$program"); done
 # in_test_host OUT FILTER
 in_test_host() {
   "$root/tools/testhost/run.sh" --mem 8G --timeout "$seconds" --out "$1" "${options[@]}" -- \
-    env ${CROSVM_TEST_FULL:+CROSVM_TEST_FULL=1} bash -c "$script" vm /out "$2" "${programs[@]##*/}"
+    env CROSVM_PASST="$passt" ${CROSVM_TEST_FULL:+CROSVM_TEST_FULL=1} bash -c "$script" vm /out "$2" "${programs[@]##*/}"
 }
 
 status=0

@@ -32,13 +32,15 @@ if [ -n "$vms" ]; then
   source "$root/tools/dev/where.sh"
   "$root/tools/dev/build.sh" --release vm_test
   "$root/tools/dev/images.sh"
+  passt=$root/tools/testhost/passt.sh
+  "$passt" --fetch
   say "recording vm_test"
   if runs_guests_here; then
-    CROSVM_BIN=$binaries/crosvm CROSVM_IMAGES=$images "${trace[@]}" -o "$recording/vm_test.trace" \
+    CROSVM_BIN=$binaries/crosvm CROSVM_IMAGES=$images CROSVM_PASST=$passt "${trace[@]}" -o "$recording/vm_test.trace" \
       "$binaries/tests/vm/vm_test" >"$recording/vm_test.log" 2>&1 || say "vm_test fails when it is traced"
   else
     "$root/tools/testhost/run.sh" --mem 8G --timeout 0 --out "$recording" --program "$binaries/tests/vm/vm_test" -- \
-      "${trace[@]}" -o /out/vm_test.trace vm_test >"$recording/vm_test.log" 2>&1 ||
+      env CROSVM_PASST="$passt" "${trace[@]}" -o /out/vm_test.trace vm_test >"$recording/vm_test.log" 2>&1 ||
       say "vm_test fails when it is traced: see $recording/vm_test.log"
   fi
 fi

@@ -53,6 +53,13 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) {
   return address;
 }
 
+bool IpAddress::is_loopback() const {
+  if (!v6) return bytes[0] == 127;
+  IpAddress only{.v6 = true, .bytes = {}};
+  only.bytes.back() = 1;
+  return *this == only;
+}
+
 std::string IpAddress::to_text() const {
   char text[INET6_ADDRSTRLEN] = {};
   ::inet_ntop(v6 ? AF_INET6 : AF_INET, bytes.data(), text, sizeof(text));

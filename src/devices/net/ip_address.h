@@ -29,6 +29,7 @@ struct IpAddress {
 
   std::span<const uint8_t> span() const { return std::span(bytes).first(v6 ? 16 : 4); }
   bool is_zero() const { return *this == IpAddress{.v6 = v6, .bytes = {}}; }
+  bool is_loopback() const;  ///< ::1, or of 127.0.0.0/8
   std::string to_text() const;
   friend bool operator==(const IpAddress&, const IpAddress&) = default;
   friend auto operator<=>(const IpAddress&, const IpAddress&) = default;

@@ -26,7 +26,16 @@ void NetCard::set_link(size_t pair, bool up, bool may_announce) {
 
 void NetCard::announce() { set_status(space_.status | VIRTIO_NET_S_ANNOUNCE); }
 
-void NetCard::announced() { space_.status &= static_cast<uint16_t>(~VIRTIO_NET_S_ANNOUNCE); }
+void NetCard::announced() {
+  if ((space_.status & VIRTIO_NET_S_ANNOUNCE) == 0) return;
+  set_status(static_cast<uint16_t>(space_.status & ~VIRTIO_NET_S_ANNOUNCE));
+}
+
+void NetCard::set_mac(const MacAddress& mac) {
+  if (mac == space_.mac) return;
+  space_.mac = mac;
+  events_.config_changed();
+}
 
 void NetCard::set_status(uint16_t status) {
   space_.status = status;

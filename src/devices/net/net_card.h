@@ -29,6 +29,7 @@ class NetCard {
   std::span<const std::byte> space() const { return std::as_bytes(std::span(&space_, 1)); }
   uint16_t mtu() const { return space_.mtu; }
   void set_mtu(uint16_t mtu) { space_.mtu = mtu; }
+  void set_mac(const MacAddress& mac);
   /// The port of a queue pair says whether it reaches the network: the link is up when all do. A
   /// driver that can (`may_announce`) is told to announce itself to a network that comes back.
   void set_link(size_t pair, bool up, bool may_announce);

@@ -64,9 +64,13 @@ void NetControl::reset() {
 
 void NetControl::apply_all() {
   actions_.filter(filter_);
+  show_mac();
   actions_.pairs(pairs_);
   actions_.offloads(offloads());
 }
+
+/// A driver that knows of the address there finds its own (§5.1.6.5.2).
+void NetControl::show_mac() const { actions_.mac(has(VIRTIO_NET_F_MAC) ? filter_.mac : mac_); }
 
 uint64_t NetControl::offloads() const {
   return chosen_offloads_.value_or(~uint64_t{0}) & features_ & kNetGuestOffloads;
@@ -97,13 +101,19 @@ Result<void> NetControl::load_state(const DeviceFields& from) {
 Result<bool> NetControl::serve(Virtqueue& queue) {
   int left = kCommandsInATurn;
   for (; left > 0; --left) {
-    auto chain = TRY(queue.pop());
-    if (!chain) break;
-    const uint32_t written = TRY(answer(*chain));
-    queue.push_used(*std::move(chain), written);
+    auto taken = TRY(take(queue));
+    if (!taken) break;
+    queue.push_used(std::move(taken->chain), taken->written);
   }
   queue.signal_used_if_needed();
   return left == 0;
+}
+
+Result<std::optional<UsedChain>> NetControl::take(Virtqueue& queue) {
+  auto chain = TRY(queue.pop());
+  if (!chain) return std::nullopt;
+  const uint32_t written = TRY(answer(*chain));
+  return UsedChain{.chain = *std::move(chain), .written = written};
 }
 
 Result<uint32_t> NetControl::answer(const DescriptorChain& chain) {
@@ -113,6 +123,7 @@ Result<uint32_t> NetControl::answer(const DescriptorChain& chain) {
   const bool whole_header = data.size() >= header.size();
   if (whole_header) TRY(data.read_bytes(0, std::as_writable_bytes(std::span(header))));
   const bool right = whole_header && handle(header[0], header[1], data);
+  if (right) actions_.obeyed();
   if (!right && limit_.allows()) {
     log::warn("the driver's command {} of class {}, {} bytes, is refused", header[1], header[0],
               data.size());
@@ -168,6 +179,7 @@ bool NetControl::handle_mac(uint8_t command, const ChainBuffers& data) {
   }
   filter_.mac = *mac;
   actions_.filter(filter_);
+  show_mac();
   return true;
 }
 

@@ -17,9 +17,12 @@ class NetControl {
   /// What the commands do to the card. Each is called with every change, also that of a reset.
   struct Actions {
     std::function<void(const NetFilter& filter)> filter;
+    std::function<void(const MacAddress& mac)> mac;   ///< what the configuration shows
     std::function<void(uint16_t pairs)> pairs;        ///< the first so many are used
     std::function<void(uint64_t offloads)> offloads;  ///< of kNetGuestOffloads
     std::function<void()> announced;                  ///< the driver has announced itself
+    /// A command has been carried out, and the driver does not know yet.
+    std::function<void()> obeyed = [] {};
   };
   /// `mac` is the card's address, `most_pairs` how many queue pairs it has.
   NetControl(const MacAddress& mac, uint16_t most_pairs, Actions actions);
@@ -27,6 +30,9 @@ class NetControl {
   /// A turn of the control queue: takes a bounded number of commands, and returns whether there may
   /// be more. Errors: the ring is malformed.
   Result<bool> serve(Virtqueue& queue);
+  /// Takes one command, which is the caller's to give back when all of its actions have had their
+  /// effect. Nothing: there is none now. Errors: the ring is malformed.
+  Result<std::optional<UsedChain>> take(Virtqueue& queue);
   /// As VirtioDevice's.
   void set_features(uint64_t features);
   void reset();
@@ -39,6 +45,7 @@ class NetControl {
   static constexpr uint32_t kTagOffloads = 3;
 
   uint64_t features() const { return features_; }
+  uint16_t pairs() const { return pairs_; }
 
  private:
   Result<uint32_t> answer(const DescriptorChain& chain);
@@ -52,6 +59,7 @@ class NetControl {
   bool handle_offloads(uint8_t command, const ChainBuffers& data);
   bool has(unsigned feature) const { return (features_ & net_feature(feature)) != 0; }
   uint64_t offloads() const;
+  void show_mac() const;
   void apply_all();
 
   const MacAddress mac_;

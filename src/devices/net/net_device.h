@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "devices/net/net_card.h"
 #include "devices/net/net_config.h"
 #include "devices/net/net_control.h"
+#include "devices/net/net_memory.h"
 #include "devices/net/net_pair.h"
 #include "virtio/device_factory.h"
 
@@ -27,6 +29,8 @@ class NetDevice : public VirtioDevice {
   static Result<std::unique_ptr<NetDevice>> create(const NetConfig& config,
                                                    const MakePort& make_port,
                                                    const DeviceContext& context);
+  /// From now on it keeps there what the driver sets up, and goes on with what it finds there.
+  void keep_in(NetMemory memory);
 
   uint32_t device_type() const override;
   std::span<const uint16_t> queue_sizes() const override { return queue_sizes_; }
@@ -45,12 +49,22 @@ class NetDevice : public VirtioDevice {
   NetDevice(const NetConfig& config, const DeviceContext& context);
   Result<void> make_pairs(const MakePort& make_port, const DeviceContext& context);
   NetControl::Actions actions();
+  Result<QueueTurns::Turn> serve_commands();
+  void give_back_command();
   /// `work(pair)` on the pair's loop: at once for the first.
   void on_pair(size_t index, std::function<void(NetPair&)> work);
   void on_all_pairs(const std::function<void(NetPair&)>& work);
+  /// `done` on the device's loop when all pairs have done what they were given so far.
+  void after_all_pairs(std::function<void()> done);
+  void use_pair(size_t index, bool used);
+  void use_pairs(uint16_t count);
+  void receiveq_changed(size_t pair, bool runs);
+  void use_pairs_that_run();
   void link_changed(size_t pair, bool up);
   bool can_announce() const;
   void announce_if_due();
+  void go_on_as_former(uint64_t features);
+  void remember();
 
   const NetConfig config_;
   EventLoop& loop_;
@@ -60,18 +74,25 @@ class NetDevice : public VirtioDevice {
   NetCard card_;
   NetControl control_;
   QueueTurns controlq_;
-  bool announce_due_ = false;  // the card goes on where another was
+  std::optional<UsedChain> command_;  // answered, and on its way through the pairs
+  StopDone control_stopped_;          // waits for that
+  std::vector<bool> receives_;        // by pair: its receiveq runs
+  bool announce_due_ = false;         // the card goes on where another was
+  std::optional<NetMemory> memory_;
+  std::optional<DeviceState> former_;  // of the process before, until the driver's features come
   std::unique_ptr<NetPair> first_;
   std::vector<std::unique_ptr<NetThread>> others_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what is posted to the loop
 };
 
-/// The descriptors that a card on a tap lives on: one for each queue pair.
+/// The descriptors that a card on a tap lives on.
 struct NetResources {
-  std::vector<Fd> taps;
+  std::vector<Fd> taps;  ///< one for each queue pair
+  Fd memory = {};        ///< of NetMemory, or none
   template <class V>
   void visit(V&& each) {
     each(taps);
+    each(memory);
   }
 };
 
@@ -79,6 +100,8 @@ struct NetResources {
 struct NetFactory {
   static constexpr std::string_view kName = "net";
   static constexpr std::string_view kPolicy = "net_device";
+  /// A network may lose packets, and deliver them twice.
+  static constexpr bool kIdempotent = true;
   using Config = NetConfig;
   using Resources = NetResources;
   static Result<Config> parse(const KeyValues& text) { return NetConfig::parse(text); }

@@ -88,6 +88,10 @@ class NetDeviceTest : public testing::TestWithParam<std::tuple<RigPlace, bool>> 
     std::memcpy(&space, rig.config().data(), sizeof(space));
     return space;
   }
+  static bool becomes(const std::atomic<bool>& used, bool wanted) {
+    for (int i = 0; i < 2000 && used != wanted; ++i) std::this_thread::sleep_for(milliseconds(1));
+    return used == wanted;
+  }
   TestNetwork network_;
 };
 INSTANTIATE_TEST_SUITE_P(Places, NetDeviceTest,
@@ -244,6 +248,21 @@ TEST_P(NetDeviceTest, ADriverThatKnowsNoChecksumsIsToldNothingOfThem) {
   ASSERT_TRUE(used.arrived);
   EXPECT_EQ(body(used), packet_of(60));
   EXPECT_EQ(header_of(used).flags, 0);
+}
+
+TEST_P(NetDeviceTest, PacketsForADriverThatKnewMoreAreDropped) {
+  auto rig = make_rig();
+  rig.reset_and_stay();
+  network_.send({.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM}, packet_of(60, 1));
+  network_.send({.gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .gso_size = 1000}, packet_of(4000, 2));
+  network_.send({}, packet_of(60, 3));
+  rig.backend().set_memory(rig.memory().guest());
+  rig.backend().set_features(rig.features() & ~kNetGuestOffloads);
+  rig.start_queue(kRx, {.index = 0, .wrap_counter = true});
+  for (int i = 0; i < 8; ++i) rig.driver(kRx).send({writable(1526)});
+  const RigUsed used = rig.driver(kRx).wait_used();
+  ASSERT_TRUE(used.arrived);
+  EXPECT_EQ(body(used), packet_of(60, 3));
 }
 
 TEST_P(NetDeviceTest, APacketThatIsTooLongForTheBufferIsDropped) {
@@ -468,6 +487,20 @@ TEST_P(NetDeviceTest, TheLinkGoesDownAndSaysSo) {
   EXPECT_FALSE(rig.needs_reset());
 }
 
+TEST_P(NetDeviceTest, TheConfigurationShowsTheAddressThatTheDriverSet) {
+  auto rig = make_rig();
+  rig.settle();
+  const MacAddress renamed = {2, 9, 9, 9, 9, 9};
+  unsigned seen = rig.config_changes();
+  EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, renamed), 0);
+  ASSERT_TRUE(rig.wait_config_change(seen));
+  EXPECT_EQ(space(rig).mac, renamed);
+  seen = rig.config_changes();
+  rig.reset_and_stay();  // the next driver finds the card's own
+  ASSERT_TRUE(rig.wait_config_change(seen));
+  EXPECT_EQ(space(rig).mac, kTestMac);
+}
+
 TEST_P(NetDeviceTest, SeveralPairsCarryTheirOwnPackets) {
   if (std::get<0>(GetParam()) == RigPlace::kInline) GTEST_SKIP() << "pairs have threads";
   TestNetwork second;
@@ -477,10 +510,6 @@ TEST_P(NetDeviceTest, SeveralPairsCarryTheirOwnPackets) {
   auto rig = make_card({&network_, &second, &third}, options(), config);
   EXPECT_EQ(rig.info().queue_sizes.size(), 7u);
   EXPECT_EQ(space(rig).max_virtqueue_pairs, 3);
-  const auto becomes = [](const std::atomic<bool>& used, bool wanted) {
-    for (int i = 0; i < 2000 && used != wanted; ++i) std::this_thread::sleep_for(milliseconds(1));
-    return used == wanted;
-  };
   EXPECT_TRUE(becomes(second.used, false));
   EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, uint16_t{2}, 6), 0);
   EXPECT_TRUE(becomes(second.used, true));
@@ -507,6 +536,57 @@ TEST_P(NetDeviceTest, SeveralPairsCarryTheirOwnPackets) {
   rig.restart();
   rig.reset();
   EXPECT_TRUE(becomes(third.used, false));
+}
+
+TEST_P(NetDeviceTest, ACommandComesBackWhenEveryPairHasHeardOfIt) {
+  if (std::get<0>(GetParam()) == RigPlace::kInline) GTEST_SKIP() << "pairs have threads";
+  TestNetwork second;
+  TestNetwork third;
+  NetConfig config = test_card();
+  config.packed_queue = options().packed;
+  auto rig = make_card({&network_, &second, &third}, options(), config);
+  EXPECT_TRUE(becomes(third.used, false));
+  third.delay_ms = 20;
+  for (const uint16_t pairs : {3, 2, 3, 1}) {
+    EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs, 6), 0);
+    EXPECT_EQ(second.used, pairs > 1);
+    EXPECT_EQ(third.used, pairs > 2);
+  }
+  // Those that come together go one after the other, and the queue stops behind what was taken.
+  const std::array<uint8_t, 2> header{VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET};
+  for (const uint16_t pairs : {3, 1, 3}) {
+    rig.driver(6).send({readable(header), readable(pairs), writable(1)});
+  }
+  rig.start_queue(6, rig.stop_queue(6));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(rig.driver(6).wait_used().last_byte(), VIRTIO_NET_OK);
+  EXPECT_TRUE(third.used);
+}
+
+TEST_P(NetDeviceTest, WithoutAControlQueueThePairsAreUsedThatRun) {
+  if (std::get<0>(GetParam()) == RigPlace::kInline) GTEST_SKIP() << "pairs have threads";
+  TestNetwork second;
+  TestNetwork third;
+  RigOptions wanted = options();
+  wanted.start = false;
+  NetConfig config = test_card();
+  config.packed_queue = wanted.packed;
+  auto rig = make_card({&network_, &second, &third}, wanted, config);
+  rig.backend().set_memory(rig.memory().guest());
+  rig.backend().set_features(rig.features());
+  const RingPosition start{.index = 0, .wrap_counter = true};
+  for (uint16_t queue : {0, 1, 2, 3}) rig.start_queue(queue, start);
+  EXPECT_TRUE(becomes(second.used, true));
+  EXPECT_TRUE(becomes(third.used, false));
+  const RingPosition at = rig.stop_queue(2);
+  EXPECT_TRUE(becomes(second.used, false));
+  rig.start_queue(2, at);
+  EXPECT_TRUE(becomes(second.used, true));
+  // From now on the control queue says it.
+  rig.start_queue(6, start);
+  EXPECT_TRUE(becomes(second.used, false));
+  EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, uint16_t{3}, 6), 0);
+  EXPECT_TRUE(second.used);
+  EXPECT_TRUE(third.used);
 }
 
 TEST_P(NetDeviceTest, WithoutMultiQueueTheControlQueueIsTheThird) {

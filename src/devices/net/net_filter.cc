@@ -16,7 +16,8 @@ uint16_t read_big_endian(std::span<const std::byte> bytes, size_t at) {
                                std::to_integer<uint16_t>(bytes[at + 1]));
 }
 
-bool is_tag(uint16_t type) { return type == 0x8100 || type == 0x88a8; }
+/// The table of VLANs is of these alone: a driver has no command for those of 802.1ad (0x88a8).
+constexpr uint16_t kVlanTag = 0x8100;
 
 }  // namespace
 
@@ -35,7 +36,7 @@ void NetFilter::set_vlan(uint16_t id, bool on) {
 bool NetFilter::accepts(std::span<const std::byte> start) const {
   if (start.size() < kEthernetHeaderBytes) return false;
   if (has(kPromiscuous)) return true;
-  if (by_vlan != 0 && start.size() >= kLooksAt && is_tag(read_big_endian(start, kTypeAt)) &&
+  if (by_vlan != 0 && start.size() >= kLooksAt && read_big_endian(start, kTypeAt) == kVlanTag &&
       !has_vlan(read_big_endian(start, kTagAt) & kVlanMask)) {
     return false;
   }

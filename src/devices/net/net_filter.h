@@ -35,7 +35,8 @@ struct NetFilter {
 
   MacAddress mac{};
   uint8_t modes = kPromiscuous;
-  uint8_t by_vlan = 0;  ///< not 0: of packets with a tag only those of `vlans`, unless promiscuous
+  /// Not 0: of packets with a tag of 802.1Q only those of `vlans`, unless promiscuous.
+  uint8_t by_vlan = 0;
   Table unicast;
   Table multicast;
   std::array<uint8_t, kVlans / 8> vlans{};

@@ -78,4 +78,28 @@ Result<NetHeader> checked_net_header(NetHeader header, uint64_t packet_bytes, ui
   return header;
 }
 
+bool may_be_received(const NetHeader& header, uint64_t features) {
+  const auto has = [&](unsigned feature) { return (features & net_feature(feature)) != 0; };
+  if ((header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) != 0 && !has(VIRTIO_NET_F_GUEST_CSUM)) {
+    return false;
+  }
+  if ((header.gso_type & VIRTIO_NET_HDR_GSO_ECN) != 0 && !has(VIRTIO_NET_F_GUEST_ECN)) {
+    return false;
+  }
+  switch (header.gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
+    case VIRTIO_NET_HDR_GSO_NONE:
+      return true;
+    case VIRTIO_NET_HDR_GSO_TCPV4:
+      return has(VIRTIO_NET_F_GUEST_TSO4);
+    case VIRTIO_NET_HDR_GSO_TCPV6:
+      return has(VIRTIO_NET_F_GUEST_TSO6);
+    case VIRTIO_NET_HDR_GSO_UDP:
+      return has(VIRTIO_NET_F_GUEST_UFO);
+    case kNetGsoUdpL4:
+      return has(kNetFeatureGuestUso4) || has(kNetFeatureGuestUso6);
+    default:
+      return false;
+  }
+}
+
 }  // namespace crosvm

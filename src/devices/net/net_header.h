@@ -13,4 +13,8 @@ namespace crosvm {
 /// the header; the packet cannot be sent.
 Result<NetHeader> checked_net_header(NetHeader header, uint64_t packet_bytes, uint64_t features);
 
+/// Whether a driver that negotiated `features` may get a packet with that header (virtio 1.3
+/// §5.1.6.4.1).
+bool may_be_received(const NetHeader& header, uint64_t features);
+
 }  // namespace crosvm

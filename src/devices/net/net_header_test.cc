@@ -92,5 +92,34 @@ TEST(NetHeaderTest, WhatMeansNothingIsCleared) {
   EXPECT_EQ(checked->num_buffers, 0);
 }
 
+TEST(NetHeaderTest, ADriverGetsWhatItNegotiated) {
+  constexpr uint64_t kCsum = net_feature(VIRTIO_NET_F_GUEST_CSUM);
+  const struct {
+    uint8_t gso_type;
+    uint64_t needed;
+  } kinds[] = {
+      {VIRTIO_NET_HDR_GSO_NONE, kCsum},
+      {VIRTIO_NET_HDR_GSO_TCPV4, kCsum | net_feature(VIRTIO_NET_F_GUEST_TSO4)},
+      {VIRTIO_NET_HDR_GSO_TCPV6, kCsum | net_feature(VIRTIO_NET_F_GUEST_TSO6)},
+      {VIRTIO_NET_HDR_GSO_UDP, kCsum | net_feature(VIRTIO_NET_F_GUEST_UFO)},
+      {VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN,
+       kCsum | net_feature(VIRTIO_NET_F_GUEST_TSO4) | net_feature(VIRTIO_NET_F_GUEST_ECN)},
+  };
+  for (const auto& kind : kinds) {
+    SCOPED_TRACE(int{kind.gso_type});
+    const NetHeader header{.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = kind.gso_type};
+    EXPECT_TRUE(may_be_received(header, kind.needed));
+    for (unsigned bit = 0; bit < 64; ++bit) {
+      if ((kind.needed & net_feature(bit)) == 0) continue;
+      EXPECT_FALSE(may_be_received(header, kNetGuestOffloads & ~net_feature(bit))) << bit;
+    }
+  }
+  const NetHeader uso{.gso_type = kNetGsoUdpL4};
+  EXPECT_TRUE(may_be_received(uso, net_feature(kNetFeatureGuestUso6)));
+  EXPECT_FALSE(may_be_received(uso, 0));
+  EXPECT_FALSE(may_be_received({.gso_type = 6}, ~uint64_t{0}));
+  EXPECT_TRUE(may_be_received({.flags = VIRTIO_NET_HDR_F_DATA_VALID}, 0));
+}
+
 }  // namespace
 }  // namespace crosvm

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/start_error.h"
 
 namespace crosvm {
 
@@ -49,7 +50,7 @@ Result<std::unique_ptr<NetThread>> NetThread::create(const MakePort& make_port, 
       if (auto ran = loop->run(); !ran) log::error("a card's thread: {}", ran.error().what());
     });
   } catch (const std::system_error& error) {  // the one way that std::thread tells it
-    return fail(Error::from_errno("starting", "a card's thread", error.code().value()));
+    return fail(start_error("starting", "a card's thread", error.code().value()));
   }
   return made;
 }

@@ -42,8 +42,9 @@ class NetPort {
   /// Which of kNetGuestOffloads the packets that `receive` gives may make use of; none at first.
   virtual void set_guest_offloads(uint64_t features) = 0;
 
-  /// Whether the guest uses this queue pair: else packets must go to other pairs, `receive` finds
-  /// none, and `send` may say kLater until it is used. All are used at first.
+  /// Whether the guest uses this queue pair: else packets must go to other pairs and `receive`
+  /// finds none. What is sent then was in the ring before: it goes on its way as ever, or is lost.
+  /// All are used at first.
   virtual void set_used(bool /*used*/) {}
 
   /// Whether `receivable` is to be called; not at first.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "devices/net/net_header.h"
 
 namespace crosvm {
 namespace {
@@ -36,7 +37,7 @@ NetReceiver::~NetReceiver() { cancel_timer(); }
 
 Result<void> NetReceiver::start(Virtqueue queue, uint64_t features) {
   mergeable_ = (features & net_feature(VIRTIO_NET_F_MRG_RXBUF)) != 0;
-  guest_csum_ = (features & net_feature(VIRTIO_NET_F_GUEST_CSUM)) != 0;
+  features_ = features;
   hint_ = 1;
   return turns_.start(std::move(queue));
 }
@@ -126,6 +127,8 @@ Result<bool> NetReceiver::deliver() {
 }
 
 Result<bool> NetReceiver::is_wanted() const {
+  // It may have waited in a tap since there was a driver that knew more.
+  if (!may_be_received(TRY(ChainBuffers(room_).read<NetHeader>()), features_)) return false;
   if (filter_.has(NetFilter::kPromiscuous)) return true;
   std::array<std::byte, NetFilter::kLooksAt> start;
   const auto bytes = std::span(start).first(std::min(start.size(), packet_ - kNetHeaderBytes));
@@ -198,7 +201,9 @@ Result<void> NetReceiver::hand_over() {
     TRY(all.write_bytes(in_chains_, more));
   }
   // A tap says what it knows of a checksum whether it was asked or not.
-  if (!guest_csum_) TRY(all.write<uint8_t>(offsetof(NetHeader, flags), 0));  // §5.1.6.4.1
+  if ((features_ & net_feature(VIRTIO_NET_F_GUEST_CSUM)) == 0) {
+    TRY(all.write<uint8_t>(offsetof(NetHeader, flags), 0));  // §5.1.6.4.1
+  }
   TRY(all.write(kNumBuffersAt, static_cast<uint16_t>(count)));
   turns_.queue().push_used_together(used_);
   pace_.moved(turns_.queue(), packet_);

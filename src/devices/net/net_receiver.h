@@ -52,8 +52,8 @@ class NetReceiver {
   NetPort& port_;
   LogLimit limit_{"packets for the guest that were dropped"};
   NetFilter filter_;
-  bool mergeable_ = false;   // a packet may take several chains
-  bool guest_csum_ = false;  // the driver knows what the header says of checksums
+  bool mergeable_ = false;  // a packet may take several chains
+  uint64_t features_ = 0;   // negotiated
 
   std::vector<DescriptorChain> held_;  // popped, and not given back, oldest first
   uint64_t held_bytes_ = 0;            // room in them

@@ -5,11 +5,13 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <chrono>
 #include <climits>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,7 @@ struct TestNetwork {
   // What the card asked of its port, on the device's thread.
   std::atomic<uint64_t> guest_offloads = 0;
   std::atomic<bool> used = true;
+  std::atomic<int> delay_ms = 0;  // until it is
   std::atomic<int> changes = 0;
 
   TestNetwork() {
@@ -78,7 +81,10 @@ class TestPort : public NetPort {
     network_.guest_offloads = features;
     ++network_.changes;
   }
-  void set_used(bool used) override { network_.used = used; }
+  void set_used(bool used) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(network_.delay_ms));
+    network_.used = used;
+  }
   void listen(bool on) override {
     listening_ = on;
     update();

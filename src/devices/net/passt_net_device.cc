@@ -4,6 +4,7 @@
 
 #include "devices/net/net_device.h"
 #include "devices/net/stream_connector.h"
+#include "devices/net/stream_dialer.h"
 #include "devices/net/stream_port.h"
 
 namespace crosvm {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,23 +8,14 @@
 #include "base/fd.h"
 #include "base/packet_socket.h"
 #include "base/result.h"
-#include "base/unix_address.h"
+#include "devices/net/stream_dialer.h"
 
 namespace crosvm {
 
-/// A connection to the stream socket at `path`. Errors: the errno of connect, with what helps.
-Result<Fd> connect_stream(const std::string& path);
-
 /// Who may name a path, for a device process that may not: connects to one socket whenever that
-/// process asks, again and again until somebody listens there.
+/// process asks, as StreamDialer does.
 class StreamConnector {
  public:
-  static constexpr std::chrono::milliseconds kPause{500};
-  /// Where connections live no longer than kShortLife, each pause is twice the last one, up to
-  /// this.
-  static constexpr std::chrono::milliseconds kMostPause{32'000};
-  static constexpr std::chrono::seconds kShortLife{2};
-
   /// `asker` is one end of a pair of SOCK_SEQPACKET; a StreamAsker has the other. `loop` outlives
   /// this. Errors: those of watching it.
   static Result<std::unique_ptr<StreamConnector>> create(EventLoop& loop, std::string path,
@@ -35,19 +25,15 @@ class StreamConnector {
   StreamConnector& operator=(const StreamConnector&) = delete;
 
  private:
-  using Clock = std::chrono::steady_clock;
-  StreamConnector(EventLoop& loop, std::string path, UnixAddress address, Fd asker);
+  StreamConnector(EventLoop& loop, std::string path, Fd asker);
   void hear();
-  void connect();
+  void answer(Fd socket);
 
   EventLoop& loop_;
   const std::string path_;
-  const UnixAddress address_;  // made at once: later this process may open nothing
   PacketSocket asker_;
+  std::unique_ptr<StreamDialer> dialer_;
   EventLoop::WatchId watch_ = 0;
-  EventLoop::TimerId timer_ = 0;
-  Clock::time_point connected_at_{};
-  std::chrono::milliseconds pause_ = kPause;
 };
 
 /// The device's side.

@@ -44,7 +44,7 @@ TEST(StreamConnectorTest, ConnectsWhenItIsAskedAndAsSoonAsSomebodyListens) {
   };
   asker->ask();
   asker->ask();
-  wait(2 * StreamConnector::kPause);
+  wait(2 * StreamDialer::kPause);
   EXPECT_FALSE(got) << "nobody is there";
   {
     const Fd listener = listen_at(path);
@@ -59,7 +59,7 @@ TEST(StreamConnectorTest, ConnectsWhenItIsAskedAndAsSoonAsSomebodyListens) {
   EXPECT_EQ(times, 1);
   ::unlink(path.c_str());
   got.reset();
-  wait(2 * StreamConnector::kPause);
+  wait(2 * StreamDialer::kPause);
   EXPECT_FALSE(got) << "unasked";
   const Fd again = listen_at(path);
   asker->ask();

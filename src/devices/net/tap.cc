@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "devices/net/ip_address.h"
 #include "devices/net/net_device.h"
 
 namespace crosvm {
@@ -126,12 +127,25 @@ Result<Fd> any_socket() {
   return socket;
 }
 
-/// Makes a request of SIOCS… about a tap; `what` is what is set.
+/// What an interface is given: its value is named in errors.
+struct Setting {
+  std::string_view what;
+  std::string value;
+  std::string_view fix;  ///< against a value that none can have
+};
+
+/// Makes a request of SIOCS… about a tap.
 Result<void> configure(const Fd& socket, unsigned long code, const ifreq& request,
-                       std::string_view what) {
+                       const Setting& setting) {
   if (::ioctl(socket.get(), code, &request) == 0) return {};
-  return fail(
-      explained(format_text("setting {} of tap", what), name_in(request), errno, /*pairs=*/1));
+  const int error = errno;
+  const std::string doing = format_text("setting the {}{}{} of tap", setting.what,
+                                        setting.value.empty() ? "" : " ", setting.value);
+  if (error != EINVAL && error != EADDRNOTAVAIL) {
+    return fail(explained(doing, name_in(request), error, /*pairs=*/1));
+  }
+  const Error why = Error::from_errno(doing, name_in(request), error);
+  return fail(Error(why.code(), format_text("{}; {}", why.what(), setting.fix)));
 }
 
 Result<void> bring_up(const Fd& socket, const std::string& name) {
@@ -140,7 +154,8 @@ Result<void> bring_up(const Fd& socket, const std::string& name) {
     return fail(Error::from_errno("looking at tap", name));
   }
   request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
-  return configure(socket, SIOCSIFFLAGS, request, "up the link");
+  return configure(socket, SIOCSIFFLAGS, request,
+                   {.what = "link state", .value = "up", .fix = "use another tap"});
 }
 
 void learn_mtu(Tap& tap) {
@@ -152,6 +167,10 @@ void learn_mtu(Tap& tap) {
   if (request.ifr_mtu >= kLeast && request.ifr_mtu <= UINT16_MAX) {
     tap.mtu = static_cast<uint16_t>(request.ifr_mtu);
   }
+}
+
+std::string text_of(const Ipv4Address& ip) {
+  return IpAddress::v4(ip[0], ip[1], ip[2], ip[3]).to_text();
 }
 
 sockaddr ip_address(const Ipv4Address& ip) {
@@ -232,12 +251,21 @@ Result<Tap> make_tap(const TapAddress& address, uint16_t pairs) {
   ifreq request = request_for(tap.name);
   request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
   std::memcpy(request.ifr_hwaddr.sa_data, address.mac.data(), address.mac.size());
-  TRY(configure(socket, SIOCSIFHWADDR, request, "the address"));
+  TRY(configure(socket, SIOCSIFHWADDR, request,
+                {.what = "MAC address",
+                 .value = mac_text(address.mac),
+                 .fix = "an interface has one of a single station, as 02:00:00:00:00:01"}));
   request = request_for(tap.name);
   request.ifr_addr = ip_address(address.ip);
-  TRY(configure(socket, SIOCSIFADDR, request, "the IP address"));
+  TRY(configure(socket, SIOCSIFADDR, request,
+                {.what = "IP address",
+                 .value = text_of(address.ip),
+                 .fix = "an interface has one of a single host, as 192.168.10.1"}));
   request.ifr_netmask = ip_address(address.netmask);
-  TRY(configure(socket, SIOCSIFNETMASK, request, "the netmask"));
+  TRY(configure(socket, SIOCSIFNETMASK, request,
+                {.what = "netmask",
+                 .value = text_of(address.netmask),
+                 .fix = "its ones come before its zeros, as in 255.255.255.0"}));
   TRY(bring_up(socket, tap.name));
   learn_mtu(tap);
   return tap;
@@ -245,7 +273,7 @@ Result<Tap> make_tap(const TapAddress& address, uint16_t pairs) {
 
 Result<NetResources> NetFactory::open(const Config& config) {
   Tap tap = TRY(attach_tap(config.network, config.vq_pairs));
-  return NetResources{.taps = std::move(tap.queues)};
+  return NetResources{.taps = std::move(tap.queues), .memory = TRY(NetMemory::create())};
 }
 
 }  // namespace crosvm

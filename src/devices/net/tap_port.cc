@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -27,8 +28,17 @@ bool set_offload(const Fd& tap, uint64_t guest_offloads) {
                  static_cast<unsigned long>(tap_offload_flags(guest_offloads))) == 0;
 }
 
+/// Attaches a queue of a tap, or detaches it. Returns whether it did; else errno has why not.
+bool attach_queue(const Fd& tap, bool on) {
+  ifreq request{};
+  request.ifr_flags = static_cast<short>(on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE);
+  return ::ioctl(tap.get(), TUNSETQUEUE, &request) == 0;
+}
+
 /// What this kernel's taps can do, of both directions. None are in use afterwards.
 uint64_t find_offloads(const Fd& tap) {
+  // A queue that the process before us had detached refuses all but this. Fails for any other.
+  (void)attach_queue(tap, true);
   uint64_t found = 0;
   if (set_offload(tap, kNetGuestOffloads)) {
     found = kNetGuestOffloads | kNetHostOffloads;
@@ -85,21 +95,21 @@ void TapPort::set_guest_offloads(uint64_t features) {
   }
 }
 
-/// The queues of a tap that are attached share its traffic. One that is not polls as if the tap
-/// were gone, so it is not watched.
+/// The queues of a tap that are attached share its traffic. One that is not has nothing to receive
+/// and takes what is sent.
 void TapPort::set_used(bool used) {
   if (used == used_ || link_ == Link::kGone) return;
   if (!used) {
     used_ = false;
     update_watch();
+    // Nobody is told of room any more.
+    if (std::exchange(sending_waits_, false)) events_.sendable();
     if (link_ == Link::kDown) {
       link_ = Link::kUp;  // the other queues tell of it
       if (events_.link_changed) events_.link_changed(true);
     }
   }
-  ifreq request{};
-  request.ifr_flags = static_cast<short>(used ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE);
-  if (::ioctl(tap_.get(), TUNSETQUEUE, &request) != 0) {
+  if (!attach_queue(tap_, used)) {
     const char* doing = used ? "attaching a queue of" : "detaching a queue of";
     if (limit_.allows()) log::warn("{}", Error::from_errno(doing, name_).what());
     return;
@@ -123,7 +133,15 @@ void TapPort::check_link() {
   set_link((state.revents & POLLOUT) != 0 ? Link::kUp : Link::kDown, ENETDOWN);
 }
 
-/// A descriptor without a queue, and one whose interface is gone, is always ready with an error.
+void TapPort::discard_waiting() {
+  // So many that a host which sends without end does not keep us.
+  for (int left = 4096; left > 0; --left) {
+    std::array<std::byte, kNetHeaderBytes> start;  // the rest goes with it
+    if (::read(tap_.get(), start.data(), start.size()) < 0) return;
+  }
+}
+
+/// A descriptor whose interface is gone is always ready with an error.
 void TapPort::update_watch() {
   if (!begun_) return;
   if (!used_ || link_ == Link::kGone) {
@@ -186,17 +204,14 @@ std::optional<size_t> TapPort::receive(const ChainBuffers& room) {
 
 NetPort::Sent TapPort::send(const NetHeader& header, const ChainBuffers& packet) {
   if (link_ != Link::kUp) return Sent::kDone;
-  if (!used_) {  // perhaps it is about to be
-    sending_waits_ = true;
-    return Sent::kLater;
-  }
   NetHeader ours = header;
   pieces_.clear();
   pieces_.push_back({&ours, sizeof(ours)});
   add_pieces(packet, pieces_);
-  if (pieces_.size() > IOV_MAX) return failed_to_send(EMSGSIZE);
+  if (pieces_.size() > IOV_MAX) return used_ ? failed_to_send(EMSGSIZE) : Sent::kDone;
   const ssize_t sent = ::writev(tap_.get(), pieces_.data(), static_cast<int>(pieces_.size()));
-  return sent >= 0 ? Sent::kDone : failed_to_send(errno);
+  // Of a pair that is out of use nobody watches when there is room, nor where the link goes.
+  return sent >= 0 || !used_ ? Sent::kDone : failed_to_send(errno);
 }
 
 NetPort::Sent TapPort::failed_to_send(int error_number) {

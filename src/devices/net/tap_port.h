@@ -29,6 +29,8 @@ class TapPort : public NetPort {
   /// `check_link` looks whether the interface is up.
   void begin_unwatched(Events events) { events_ = std::move(events); }
   void check_link();
+  /// The packets that wait are lost.
+  void discard_waiting();
   uint64_t offloads() const override { return offloads_; }
   void set_guest_offloads(uint64_t features) override;
   void set_used(bool used) override;

@@ -119,6 +119,11 @@ TEST_P(TapPlaceTest, PacketsGoToThePairsThatAreUsed) {
     seen = body(rig.driver(0).wait_used(std::chrono::milliseconds(100))) == PacketTap::packet(200);
   }
   EXPECT_TRUE(seen);
+  // What was in the others' rings comes back all the same.
+  for (const uint16_t queue : {3, 5}) send(rig, PacketTap::packet(201), queue);
+  ASSERT_TRUE(set_interface_up("mine", false));
+  for (const uint16_t queue : {3, 5}) send(rig, PacketTap::packet(202), queue);
+  EXPECT_EQ(status(rig), VIRTIO_NET_S_LINK_UP);  // it is the used one's to tell
 }
 
 TEST_P(TapPlaceTest, TheLinkFollowsTheInterface) {
@@ -134,8 +139,11 @@ TEST_P(TapPlaceTest, TheLinkFollowsTheInterface) {
   ASSERT_TRUE(set_interface_up("mine", true));
   ASSERT_TRUE(rig.wait_config_change(seen));
   EXPECT_EQ(status(rig), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+  seen = rig.config_changes();
   rig.driver(2).send({readable(std::array<uint8_t, 2>{VIRTIO_NET_CTRL_ANNOUNCE, 0}), writable(1)});
   EXPECT_EQ(rig.driver(2).wait_used().last_byte(), VIRTIO_NET_OK);
+  ASSERT_TRUE(rig.wait_config_change(seen));
+  EXPECT_EQ(status(rig), VIRTIO_NET_S_LINK_UP);
   const PacketTap again("mine");
   send(rig, PacketTap::packet(3));
   EXPECT_EQ(again.next(), PacketTap::packet(3));
@@ -209,6 +217,17 @@ TEST_F(TapTest, ANewTapGetsItsAddressesAndGoesWithItsDescriptor) {
   }
   EXPECT_EQ(::if_nametoindex("vmtap0"), 0u);
   EXPECT_EQ(::if_nametoindex("vmtap1"), 0u);
+}
+
+TEST_F(TapTest, AddressesThatNoInterfaceHasAreRefusedByName) {
+  const auto refusal = [](const TapAddress& address) { return error_of(make_tap(address, 1)); };
+  EXPECT_THAT(
+      refusal({.ip = {10, 20, 30, 1}, .netmask = {255, 0, 255, 0}, .mac = {2, 0, 0, 0, 0, 1}}),
+      AllOf(HasSubstr("setting the netmask 255.0.255.0 of tap vmtap0: Invalid argument"),
+            HasSubstr("its ones come before its zeros")));
+  EXPECT_THAT(
+      refusal({.ip = {224, 0, 0, 1}, .netmask = {255, 255, 255, 0}, .mac = {2, 0, 0, 0, 0, 1}}),
+      AllOf(HasSubstr("IP address 224.0.0.1"), HasSubstr("one of a single host")));
 }
 
 TEST_F(TapTest, ATapThatWasThereStays) {

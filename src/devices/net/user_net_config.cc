@@ -10,6 +10,15 @@ namespace {
 constexpr size_t kMostRules = 1024;  // each packet that begins a flow is compared with all
 constexpr size_t kMostForwards = 256;
 
+/// Who has an address of the guest's network that no guest can have; nothing: it is a guest's.
+std::string_view who_has(const UserNetConfig& config, const IpAddress& address) {
+  if (address == config.gateway4() || address == config.gateway6()) return "the gateway's";
+  if (address == config.resolver4() || address == config.resolver6()) return "the resolver's";
+  if (address == config.ipv4.base || address == config.ipv6.base) return "that of the network";
+  if (address == config.broadcast4()) return "that of all machines";
+  return {};
+}
+
 /// Values with brackets and commas are read back as they were.
 template <class T>
 std::string list_text(const std::vector<T>& items) {
@@ -78,6 +87,13 @@ Result<void> check_forwards(const UserNetConfig& config) {
       return fail(
           Error::invalid(format_text("forward: {} is not in the guest's network {}", to->to_text(),
                                      (to->v6 ? config.ipv6 : config.ipv4).to_text())));
+    }
+    if (const std::string_view whose = who_has(config, *to); !whose.empty()) {
+      return fail(Error::invalid(format_text(
+          "forward={}: {} is {} in the guest's network; give an address of the guest, or none: "
+          "{}:{}-:{}",
+          forward.to_text(), to->to_text(), whose, forward.udp ? "udp" : "tcp",
+          forward.host.to_text(), forward.guest.port)));
     }
   }
   return {};

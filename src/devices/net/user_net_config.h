@@ -63,6 +63,10 @@ struct UserNetConfig {
   // Who has which address in the guest's network: the host, names, and the guest by DHCP.
   IpAddress gateway4() const { return IpAddress::from_number(ipv4.base.number() + 2); }
   IpAddress resolver4() const { return IpAddress::from_number(ipv4.base.number() + 3); }
+  /// That of all machines.
+  IpAddress broadcast4() const {
+    return IpAddress::from_number(ipv4.base.number() | (0xffffffffU >> ipv4.prefix));
+  }
   IpAddress first_guest4() const { return IpAddress::from_number(ipv4.base.number() + 15); }
   IpAddress gateway6() const { return host6(2); }
   IpAddress resolver6() const { return host6(3); }

@@ -2,6 +2,13 @@
 
 #include <fcntl.h>
 #include <linux/virtio_ids.h>
+#include <sys/ioctl.h>
+
+// What <linux/vhost.h> includes has a part for old rings that is no C++.
+#ifndef VIRTIO_RING_NO_LEGACY
+#define VIRTIO_RING_NO_LEGACY
+#endif
+#include <linux/vhost.h>
 
 #include <chrono>
 #include <memory>
@@ -52,6 +59,8 @@ class KernelCard : public std::enable_shared_from_this<KernelCard>, private Devi
     if (features) return control_.set_features(*features);
     control_.reset();
     card_.announced();
+    // The next driver may not know what the kernel says of packets for this one.
+    for (const auto& port : ports_) port->discard_waiting();
   }
   void begin(VhostKernelControls controls) {
     controls_ = std::move(controls);
@@ -66,6 +75,7 @@ class KernelCard : public std::enable_shared_from_this<KernelCard>, private Devi
  private:
   NetControl::Actions actions() {
     return {.filter = [](const NetFilter&) {},
+            .mac = [this](const MacAddress& mac) { card_.set_mac(mac); },
             .pairs = [this](uint16_t pairs) { use_pairs(pairs); },
             .offloads = [this](uint64_t bits) { ports_.front()->set_guest_offloads(bits); },
             .announced = [this] { card_.announced(); }};
@@ -118,6 +128,13 @@ Result<VhostNetResources> open_vhost_net(const std::string& device, Tap tap) {
           format_text("{}; vhost-net needs the kernel's module (modprobe vhost_net) and access to "
                       "its device, or leave it out",
                       made.error().what())));
+    }
+    uint64_t features = 0;
+    if (::ioctl(made->get(), VHOST_GET_FEATURES, &features) != 0) {
+      const Error why = Error::from_errno("asking the features of", device);
+      return fail(Error(why.code(), format_text("{}; it is no device of the kernel's vhost: give "
+                                                "/dev/vhost-net, or vhost-net without a device",
+                                                why.what())));
     }
     opened.devices.push_back(*std::move(made));
   }

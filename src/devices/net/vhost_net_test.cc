@@ -104,6 +104,11 @@ TEST_F(VhostNetTest, SeveralPairsAreUsedAsTheDriverSays) {
   }
   EXPECT_EQ(command(rig, 6, {VIRTIO_NET_CTRL_MQ, 0, 4, 0}), 1);
   EXPECT_EQ(command(rig, 6, {VIRTIO_NET_CTRL_MQ, 0, 1, 0}), 0);
+  // What was in the others' rings comes back all the same.
+  for (const uint16_t queue : {3, 5}) {
+    rig.driver(queue).send({readable(NetHeader{}), readable(PacketTap::packet(3))});
+    EXPECT_TRUE(rig.driver(queue).wait_used().arrived) << queue;
+  }
   receive(rig);
 }
 
@@ -126,12 +131,60 @@ TEST_F(VhostNetTest, ATapThatVanishesIsALinkThatStaysDown) {
   std::memcpy(&space, rig.config().data(), sizeof(space));
   EXPECT_EQ(space.status, 0);
   EXPECT_FALSE(rig.needs_reset());
+  // The next driver finds a card that answers.
+  rig.reset();
+  EXPECT_EQ(command(rig, 2, {VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 0}), 0);
+  EXPECT_FALSE(rig.needs_reset());
+}
+
+TEST_F(VhostNetTest, ADriverGetsNoPacketsOfTheOneBefore) {
+  auto rig = card(1);
+  carry(rig, 0, 1);
+  const PacketTap host("mine");
+  host.send(PacketTap::packet(100));  // there are no buffers for it
+  rig.reset();
+  host.send(PacketTap::packet(101));
+  std::vector<std::byte> got;
+  while (got != PacketTap::packet(101)) {
+    rig.driver(0).send({writable(1526)});
+    const RigUsed used = rig.driver(0).wait_used();
+    ASSERT_TRUE(used.arrived);
+    got.assign(used.bytes.begin() + kNetHeaderBytes, used.bytes.begin() + used.written);
+    EXPECT_NE(got, PacketTap::packet(100));
+  }
+}
+
+TEST_F(VhostNetTest, TheConfigurationShowsWhatCommandsDid) {
+  auto rig = card(1);
+  const auto space = [&] {
+    NetConfigSpace space;
+    std::memcpy(&space, rig.config().data(), sizeof(space));
+    return space;
+  };
+  unsigned seen = rig.config_changes();
+  const auto changes = [&] { return rig.wait_config_change(seen++); };
+  EXPECT_EQ(command(rig, 2, {VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, 2, 1, 1, 1, 1, 1}),
+            0);
+  ASSERT_TRUE(changes());
+  EXPECT_EQ(space().mac, (MacAddress{2, 1, 1, 1, 1, 1}));
+  // Whether the interface is up is looked at now and then.
+  ASSERT_TRUE(set_interface_up("mine", false));
+  ASSERT_TRUE(changes());
+  ASSERT_TRUE(set_interface_up("mine", true));
+  ASSERT_TRUE(changes());
+  EXPECT_EQ(space().status, VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+  EXPECT_EQ(command(rig, 2, {VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK}), 0);
+  ASSERT_TRUE(changes());
+  EXPECT_EQ(space().status, VIRTIO_NET_S_LINK_UP);
 }
 
 TEST_F(VhostNetTest, WhatIsNoSuchDeviceIsRefused) {
   auto none = open_vhost_net("/nowhere", must(attach_tap("mine", 1)));
   ASSERT_FALSE(none.has_value());
   EXPECT_NE(none.error().what().find("/nowhere"), std::string::npos);
+  auto other = open_vhost_net("/dev/null", must(attach_tap("mine", 1)));
+  ASSERT_FALSE(other.has_value());
+  EXPECT_NE(other.error().what().find("give /dev/vhost-net"), std::string::npos);
 }
 
 }  // namespace

@@ -86,6 +86,9 @@ Result<void> VsockConnection::start(Fd socket, std::function<void(uint32_t event
   socket_ = std::move(socket);
   due_ |= kOpening;
   if (phase_ == Phase::kDialing) phase_ = Phase::kOpen;
+  // What the guest said while it waited.
+  if ((guest_shut_ & VIRTIO_VSOCK_SHUTDOWN_RCV) != 0) ::shutdown(socket_.get(), SHUT_RD);
+  shut_socket_if_sent();
   return {};
 }
 

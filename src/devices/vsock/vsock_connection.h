@@ -77,6 +77,8 @@ class VsockConnection {
   bool guest_sent_all() const { return (guest_shut_ & VIRTIO_VSOCK_SHUTDOWN_SEND) != 0; }
   /// It was begun, and the other side has not agreed yet.
   bool stands() const { return phase_ == Phase::kOpen; }
+  /// The guest knows of it.
+  bool was_told() const { return !options_.from_host || (due_ & kOpening) == 0; }
 
  private:
   static constexpr uint32_t kBoth = VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND;

@@ -122,6 +122,7 @@ void VsockConnections::remove(uint64_t number) {
   if (!entry.forgotten) by_ports_.erase(options.ports.key());
   if (staging_.owner == entry.connection.get()) staging_ = {};
   promised_ -= options.buf_alloc;
+  if (entry.queued) std::erase(ready_, number);
   loop_.cancel(entry.timer);
   dialer_->forget(number);
   const bool was_full = is_full();
@@ -142,8 +143,10 @@ void VsockConnections::reset(Entry& entry, std::string_view why) {
     log::info("vsock: the connection of guest port {} and host port {} is reset: {}",
               options.ports.guest, options.ports.host, why);
   }
-  replies_.push_back(
-      reset_of(config_.cid, VsockConfig::kHostCid, options.ports, type_of(options.seqpacket)));
+  if (entry.connection->was_told()) {
+    replies_.push_back(
+        reset_of(config_.cid, VsockConfig::kHostCid, options.ports, type_of(options.seqpacket)));
+  }
   remove(entry.number);
 }
 

@@ -126,6 +126,22 @@ TEST_P(VsockDeviceTest, TheGuestSendsNoMoreAndStillReceives) {
   EXPECT_EQ(end.op(), VIRTIO_VSOCK_OP_SHUTDOWN);
 }
 
+TEST_P(VsockDeviceTest, TheGuestMaySayThatItSendsNoMoreBeforeItIsConnected) {
+  const HostSocket server = HostSocket::listen(directory_.file("a"), SOCK_STREAM, 0);
+  HostSocket first = HostSocket::connect(directory_.file("a"));  // there is room for no other
+  VsockTestGuest guest(connect_rules(), options());
+  GuestSocket socket(guest, {.guest = 5000, .host = 1024});
+  socket.send(VIRTIO_VSOCK_OP_REQUEST);
+  socket.shut(VIRTIO_VSOCK_SHUTDOWN_SEND);
+  EXPECT_TRUE(guest.is_quiet());
+  ASSERT_TRUE(server.accept());
+  ASSERT_EQ(socket.next().op(), VIRTIO_VSOCK_OP_RESPONSE);
+  const HostSocket peer = server.accept();
+  EXPECT_EQ(peer.end(), 0);
+  EXPECT_EQ(peer.send("an answer"), 9u);
+  EXPECT_EQ(socket.receive(9), "an answer");
+}
+
 TEST_P(VsockDeviceTest, TheHostSendsNoMoreAndStillReceives) {
   const HostSocket server = HostSocket::listen(directory_.file("a"));
   VsockTestGuest guest(connect_rules(), options());

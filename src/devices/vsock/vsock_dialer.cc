@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 namespace crosvm {
@@ -50,7 +51,7 @@ void VsockDialer::ask() {
     const Attempt next = waiting_.front();
     waiting_.pop_front();
     const VsockDial dial{.number = next.number, .rule = next.rule};
-    asked_[next.number] = next;
+    asked_.push_back(next);
     // One that cannot be sent is never answered: the host has gone, and `hear` finds that out.
     (void)channel_.send({.text = {reinterpret_cast<const char*>(&dial), sizeof(dial)}, .fds = {}});
   }
@@ -64,16 +65,23 @@ void VsockDialer::hear() {
 bool VsockDialer::hear_one() {
   auto packet = channel_.receive();
   if (!packet && packet.error().code() == std::errc::resource_unavailable_try_again) return false;
+  // A socket that this process may not open is lost with its answer: it is the next one's.
+  const bool lost = !packet && packet.error().code() == std::errc::bad_message;
   VsockDialed dialed;
-  if (!packet || !*packet || (*packet)->text.size() != sizeof(dialed)) {
+  const bool whole = packet && *packet && (*packet)->text.size() == sizeof(dialed);
+  if (whole) std::memcpy(&dialed, (*packet)->text.data(), sizeof(dialed));
+  if (asked_.empty() || (!lost && (!whole || dialed.number != asked_.front().number))) {
     host_has_gone();
     return false;
   }
-  std::memcpy(&dialed, (*packet)->text.data(), sizeof(dialed));
-  const auto found = asked_.find(dialed.number);
-  if (found == asked_.end()) return true;
-  const Attempt attempt = found->second;
-  asked_.erase(found);
+  const Attempt attempt = asked_.front();
+  asked_.pop_front();
+  if (lost) {
+    answer_(attempt.number,
+            fail(Error(std::errc::too_many_files_open,
+                       "this process may open no more files; `ulimit -n` has the limit")));
+    return true;
+  }
   const bool connected = dialed.error == 0 && (*packet)->fds.size() == 1;
   if (connected) {
     answer_(attempt.number, std::move((*packet)->fds.front()));
@@ -105,7 +113,7 @@ void VsockDialer::host_has_gone() {
   loop_.unwatch(std::exchange(watch_, 0));
   std::deque<Attempt> lost = std::exchange(waiting_, {});
   std::ranges::move(std::exchange(again_, {}), std::back_inserter(lost));
-  for (const auto& [number, attempt] : std::exchange(asked_, {})) lost.push_back(attempt);
+  std::ranges::move(std::exchange(asked_, {}), std::back_inserter(lost));
   for (const Attempt& attempt : lost) {
     answer_(attempt.number,
             fail(Error(std::errc::not_connected, "nobody connects sockets any more")));

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <unordered_map>
+#include <memory>
 
 #include "base/event_loop.h"
 #include "base/packet_socket.h"
@@ -32,7 +32,7 @@ inline constexpr size_t kMostVsockDials = 32;
 class VsockDialer {
  public:
   /// On the loop. Errors: the errno of connect; timed_out for a socket that takes no more
-  /// connections; not_connected when the host has gone.
+  /// connections; too_many_files_open; not_connected when the host has gone.
   using Answer = std::function<void(uint64_t number, Result<Fd> socket)>;
 
   /// `channel` leads to the VsockHost. Errors: those of EventLoop::watch.
@@ -66,7 +66,7 @@ class VsockDialer {
   EventLoop::TimerId timer_ = 0;
   std::deque<Attempt> waiting_;  // not asked
   std::deque<Attempt> again_;    // to be asked again when the timer fires
-  std::unordered_map<uint64_t, Attempt> asked_;
+  std::deque<Attempt> asked_;    // in the order of the answers
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

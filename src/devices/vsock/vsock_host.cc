@@ -49,6 +49,7 @@ Result<VsockHost::Opened> VsockHost::open(const VsockConfig& config) {
                              .type = socket_type(rule)});
   }
   for (const VsockRule& rule : config.listen) {
+    TRY(host.check_new(rule.path));
     SocketFile file = TRY(with_context(
         SocketFile::listen(rule.path, {.type = socket_type(rule), .backlog = kBacklog}), "listen"));
     if (rule.seqpacket && !ask_for_senders(file.fd())) {
@@ -62,6 +63,17 @@ Result<VsockHost::Opened> VsockHost::open(const VsockConfig& config) {
   TRY(never_wait(pair.theirs));
   opened.resources.dialer = std::move(pair.theirs);
   return opened;
+}
+
+/// Two names of one file: the second one would find it taken.
+Result<void> VsockHost::check_new(const std::string& path) const {
+  for (const SocketFile& file : files_) {
+    if (!file.is_at(path)) continue;
+    return fail(Error::invalid(format_text(
+        "listen: {} is {}, which is given too; listen for each port at a path of its own", path,
+        file.path())));
+  }
+  return {};
 }
 
 VsockHost::~VsockHost() { hang_up(); }

@@ -51,6 +51,7 @@ class VsockHost {
     int type = 0;
   };
   VsockHost() = default;
+  Result<void> check_new(const std::string& path) const;
   /// One question. Returns whether there may be more.
   bool answer_one();
   void hang_up();

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "devices/net/user/icmp_answer.h"
+#include "devices/net/user/own_frames.h"
 
 namespace crosvm {
 namespace {
@@ -71,10 +71,11 @@ bool EchoRelay::send(std::span<const uint8_t> frame, const IpFrame& ip) {
   auto ping = ping_for({ip.source, load_be16(&message[kIdAt])});
   if (!ping) {
     if (!std::exchange(complained_, true)) {
-      log::warn(
-          "user network: the guest's pings are not sent: {}; the sysctl net.ipv4.ping_group_range "
-          "must have the group of crosvm in it",
-          ping.error().what());
+      const bool denied = ping.error().code() == std::errc::permission_denied;
+      log::warn("user network: the guest's pings are not sent: {}{}", ping.error().what(),
+                denied
+                    ? "; the sysctl net.ipv4.ping_group_range must have the group of crosvm in it"
+                    : "");
     }
     return false;
   }

@@ -1,7 +1,7 @@
 #include "devices/net/user/egress_policy.h"
 
 #include <algorithm>
-#include <optional>
+#include <array>
 #include <tuple>
 #include <utility>
 
@@ -9,6 +9,9 @@
 
 namespace crosvm {
 namespace {
+
+/// A NAT64 of somebody's own (RFC 8215).
+constexpr std::string_view kOwnNat64 = "64:ff9b:1::/48";
 
 /// What nobody means who gives a guest a network.
 constexpr std::string_view kDenied[] = {
@@ -22,6 +25,7 @@ constexpr std::string_view kDenied[] = {
     "240.0.0.0/4",         // reserved, and broadcast
     "::/96",               // unspecified, loopback, and addresses of IPv4 as they were once written
     "::ffff:0:0/96",       // addresses of IPv4, which a socket would go to
+    kOwnNat64,             // IPv4 stands where he has put it
     "fe80::/10",           // link-local
     "fec0::/10",           // site-local
     "ff00::/8",            // multicast
@@ -31,15 +35,24 @@ constexpr std::string_view kDenied[] = {
     "fd00:42::42/128",         // metadata of Scaleway
 };
 
-/// Where an address of IPv4 stands in one of IPv6 that leads there.
+/// Where an address of IPv4 stands in one of IPv6 that leads there: which byte is each of its four.
 struct Embedding {
   std::string_view range;
-  size_t at;
-  uint8_t flip = 0;  // each byte is XORed with it
+  std::array<uint8_t, 4> at;
+  uint8_t flip = 0;          // each byte is XORed with it
+  bool one_of_more = false;  // it may stand elsewhere
 };
+/// RFC 6052 §2.2 leaves it to the length of a NAT64's prefix; byte 8 is always skipped.
 constexpr Embedding kEmbeddings[] = {
-    {"::/96", 12},          {"::ffff:0:0/96", 12}, {"64:ff9b::/96", 12},
-    {"64:ff9b:1::/48", 12}, {"2002::/16", 2},      {"2001::/32", 12, 0xff},
+    {"::/96", {12, 13, 14, 15}},
+    {"::ffff:0:0/96", {12, 13, 14, 15}},
+    {"64:ff9b::/96", {12, 13, 14, 15}},
+    {kOwnNat64, {6, 7, 9, 10}, 0, true},
+    {kOwnNat64, {7, 9, 10, 11}, 0, true},
+    {kOwnNat64, {9, 10, 11, 12}, 0, true},
+    {kOwnNat64, {12, 13, 14, 15}, 0, true},
+    {"2002::/16", {2, 3, 4, 5}},
+    {"2001::/32", {12, 13, 14, 15}, 0xff},
 };
 
 IpRange range_of(std::string_view text) {
@@ -50,31 +63,31 @@ IpRange range_of(std::string_view text) {
 
 struct KnownEmbedding {
   IpRange range;
-  size_t at;
-  uint8_t flip;
+  Embedding how;
 };
 const std::vector<KnownEmbedding>& known_embeddings() {
   static const std::vector<KnownEmbedding> all = [] {
     std::vector<KnownEmbedding> list;
-    for (const Embedding& each : kEmbeddings) {
-      list.push_back({range_of(each.range), each.at, each.flip});
-    }
+    for (const Embedding& each : kEmbeddings) list.push_back({range_of(each.range), each});
     return list;
   }();
   return all;
 }
 
-std::optional<IpAddress> embedded_v4(const IpAddress& address) {
-  if (address.is_zero() || address == *IpAddress::parse("::1")) return std::nullopt;
+/// The addresses of IPv4 that this one may lead to.
+std::vector<IpAddress> embedded_v4(const IpAddress& address) {
+  std::vector<IpAddress> found;
+  if (address.is_zero() || address.is_loopback()) return found;
   for (const KnownEmbedding& each : known_embeddings()) {
     if (!each.range.contains(address)) continue;
     IpAddress v4;
     for (size_t i = 0; i < 4; ++i) {
-      v4.bytes[i] = static_cast<uint8_t>(address.bytes[each.at + i] ^ each.flip);
+      v4.bytes[i] = static_cast<uint8_t>(address.bytes[each.how.at[i]] ^ each.how.flip);
     }
-    return v4;
+    // Where none stands there are zeros, mostly.
+    if (!each.how.one_of_more || v4.bytes[0] != 0) found.push_back(v4);
   }
-  return std::nullopt;
+  return found;
 }
 
 }  // namespace
@@ -101,8 +114,8 @@ bool EgressPolicy::allows_literally(const IpAddress& destination, uint16_t port)
 bool EgressPolicy::allows(const IpAddress& destination, uint16_t port) const {
   if (!allows_literally(destination, port)) return false;
   if (!destination.v6) return true;
-  const auto v4 = embedded_v4(destination);
-  return !v4 || allows_literally(*v4, port);
+  return std::ranges::all_of(embedded_v4(destination),
+                             [&](const IpAddress& v4) { return allows_literally(v4, port); });
 }
 
 bool EgressPolicy::may_reach_loopback() const {

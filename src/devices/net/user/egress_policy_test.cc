@@ -33,7 +33,8 @@ TEST(EgressPolicyTest, TheWorldIsAllowedAndWhatIsNotTheWorldIsDenied) {
         "255.255.255.255", "240.0.0.1", "::", "::1", "::127.0.0.1", "::8.8.8.8", "::ffff:127.0.0.1",
         "::ffff:8.8.8.8", "fe80::1", "febf::1", "fec0::1", "ff02::1", "fd00:ec2::254",
         "fd20:ce::254", "fd00:42::42", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
-        "64:ff9b:1::a9fe:a9fe", "2002:7f00:1::1", "2002:a9fe:a9fe::", "2002:e000:1::5",
+        "64:ff9b:1::a9fe:a9fe", "64:ff9b:1::101:101", "64:ff9b:1:a9fe:a9:fe00::", "2002:7f00:1::1",
+        "2002:a9fe:a9fe::", "2002:e000:1::5",
         // Teredo has the client's address inverted.
         "2001:0:101:101::80ff:fffe"}) {
     EXPECT_FALSE(allows(none, address)) << address;
@@ -94,6 +95,26 @@ TEST(EgressPolicyTest, AnAddressThatStandsForAnotherNeedsBoth) {
   EXPECT_TRUE(allows(judge, "64:ff9b::101:101"));
   EXPECT_FALSE(allows(policy({"::ffff:0:0/96"}, {}), "::ffff:127.0.0.1"));
   EXPECT_TRUE(allows(policy({"::ffff:0:0/96"}, {}), "::ffff:1.1.1.1"));
+}
+
+TEST(EgressPolicyTest, ANat64OfOnesOwnLeadsNowhereWhereTheGuestMayNotGo) {
+  // 169.254.169.254 and 1.1.1.1, behind prefixes of 48, 56, 64 and 96 bits.
+  const struct {
+    const char* denied;
+    const char* allowed;
+  } places[] = {{"64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:101:1:100::"},
+                {"64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1:1:1:101::"},
+                {"64:ff9b:1::a9:fea9:fe00:0", "64:ff9b:1::1:101:100:0"},
+                {"64:ff9b:1::a9fe:a9fe", "64:ff9b:1::101:101"}};
+  for (const auto& each : places) {
+    EXPECT_FALSE(allows(policy({}, {}), each.allowed)) << each.allowed;
+    for (const char* range : {"64:ff9b:1::/48", "64:ff9b:1::/47"}) {
+      const EgressPolicy judge = policy({range}, {});
+      const bool as_specific = std::string_view(range).ends_with("48");
+      EXPECT_FALSE(allows(judge, each.denied)) << each.denied;
+      EXPECT_EQ(allows(judge, each.allowed), as_specific) << each.allowed;
+    }
+  }
 }
 
 TEST(EgressPolicyTest, TheLibraryIsToldOfTheLoopbackOnlyWhenARuleIsAboutIt) {

@@ -115,6 +115,14 @@ GuestFrame read_guest_frame(std::span<const uint8_t> frame) {
   }
 }
 
+TcpFields read_tcp(std::span<const uint8_t> frame, const IpFrame& ip) {
+  const uint8_t* header = &frame[ip.payload_at];
+  const size_t data_at = ip.payload_at + size_t{4} * (header[12] >> 4);
+  return {.sequence = load_be32(header + 4),
+          .acknowledged = load_be32(header + 8),
+          .bytes = static_cast<uint32_t>(ip.end - data_at)};
+}
+
 void clear_urgent(std::span<uint8_t> frame, const IpFrame& ip) {
   if (ip.protocol != kProtocolTcp) return;
   uint8_t* flags = &frame[ip.payload_at + 12];

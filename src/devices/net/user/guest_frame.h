@@ -19,6 +19,11 @@ inline constexpr uint8_t kProtocolIcmp = 1;
 inline constexpr uint8_t kProtocolTcp = 6;
 inline constexpr uint8_t kProtocolUdp = 17;
 inline constexpr uint8_t kProtocolIcmpv6 = 58;
+inline constexpr uint8_t kTcpFin = 1;
+inline constexpr uint8_t kTcpSyn = 2;
+inline constexpr uint8_t kTcpRst = 4;
+inline constexpr uint8_t kTcpAck = 16;
+inline constexpr uint8_t kTcpUrg = 32;
 
 /// A number in the order of networks at `bytes`.
 constexpr uint16_t load_be16(const uint8_t* bytes) {
@@ -27,6 +32,13 @@ constexpr uint16_t load_be16(const uint8_t* bytes) {
 constexpr void store_be16(uint8_t* bytes, uint16_t value) {
   bytes[0] = static_cast<uint8_t>(value >> 8);
   bytes[1] = static_cast<uint8_t>(value);
+}
+constexpr uint32_t load_be32(const uint8_t* bytes) {
+  return uint32_t{load_be16(bytes)} << 16 | load_be16(bytes + 2);
+}
+constexpr void store_be32(uint8_t* bytes, uint32_t value) {
+  store_be16(bytes, static_cast<uint16_t>(value >> 16));
+  store_be16(bytes + 2, static_cast<uint16_t>(value));
 }
 
 /// An ARP packet of Ethernet and IPv4.
@@ -61,6 +73,15 @@ using GuestFrame = std::variant<ArpFrame, IpFrame, RefusedFrame>;
 /// Reads a frame as strictly as what judges it needs: what is not clear is refused, so that nobody
 /// behind can read it in another way.
 GuestFrame read_guest_frame(std::span<const uint8_t> frame);
+
+/// Where a segment of TCP stands in its connection.
+struct TcpFields {
+  uint32_t sequence = 0;
+  uint32_t acknowledged = 0;
+  uint32_t bytes = 0;  ///< of data
+};
+/// Of a packet of TCP that read_guest_frame has read.
+TcpFields read_tcp(std::span<const uint8_t> frame, const IpFrame& ip);
 
 /// Makes urgent data of TCP plain data, where it stands in the stream: a library may take the
 /// pointer at its word, and it tells of no byte that it does not have.

@@ -3,16 +3,11 @@
 #include <algorithm>
 #include <variant>
 
+#include "devices/net/user/flow_ledger.h"
 #include "devices/net/user/guest_address.h"
 
 namespace crosvm {
 namespace {
-
-constexpr uint8_t kTcpFin = 1;
-constexpr uint8_t kTcpSyn = 2;
-constexpr uint8_t kTcpRst = 4;
-constexpr uint8_t kTcpAck = 16;
-constexpr uint8_t kTcpUrg = 32;
 
 constexpr uint8_t kEchoRequest4 = 8;
 constexpr uint8_t kEchoRequest6 = 128;
@@ -25,14 +20,11 @@ constexpr uint16_t kDnsPort = 53;
 constexpr uint16_t kDhcpPort = 67;
 constexpr uint16_t kDhcpv6Port = 547;
 
-/// As long as the library keeps a socket of UDP that is silent.
-constexpr std::chrono::seconds kHeardFor{240};
 constexpr size_t kMostHeard = 1024;
 
 const IpAddress kBroadcast = IpAddress::v4(255, 255, 255, 255);
 const IpAddress kLoopback4 = IpAddress::v4(127, 0, 0, 1);
 const IpAddress kLoopback6 = *IpAddress::parse("::1");
-const IpRange kLoopback4Range = *IpRange::parse("127.0.0.0/8");
 const IpAddress kDhcpv6Servers = *IpAddress::parse("ff02::1:2");
 /// What the library takes for its own address of the link, whatever the network is.
 const IpAddress kGatewayOfLink = *IpAddress::parse("fe80::2");
@@ -56,8 +48,7 @@ GuestGate::GuestGate(const UserNetConfig& config)
       gateway6_(config.gateway6()),
       resolver4_(config.resolver4()),
       resolver6_(config.resolver6()),
-      broadcast4_(
-          IpAddress::from_number(config.ipv4.base.number() | (0xffffffffU >> config.ipv4.prefix))) {
+      broadcast4_(config.broadcast4()) {
   for (const PortForward& each : config.forward) {
     if (each.udp) forwarded_udp_.emplace_back(forward_target(config, each), each.guest.port);
   }
@@ -101,6 +92,7 @@ GuestGate::Judgement GuestGate::judge_arp(const ArpFrame& arp,
 GuestGate::Judgement GuestGate::judge_ip(const IpFrame& ip, Clock::time_point now) const {
   Judgement judgement{.way = Way::kRefuse, .why = {}, .ip = ip, .begins_tcp = begins_tcp(ip)};
   if (asks_for_address(ip)) {
+    judgement.asks_for_address = true;
     judgement.way = Way::kPass;
   } else if (ip.protocol == kProtocolIcmpv6 && ip.icmp_type >= kRouterSolicitation &&
              ip.icmp_type <= kRedirect) {
@@ -167,9 +159,7 @@ GuestGate::Way GuestGate::judge_flow(const IpFrame& ip, Clock::time_point now) c
     return Way::kIgnore;  // nobody else is there
   }
   // The loopback itself is reached by the gateway's address alone.
-  if (ip.destination == kLoopback6 || (!ip.destination.v6 && ip.destination.bytes[0] == 127)) {
-    return Way::kDeny;
-  }
+  if (ip.destination.is_loopback()) return Way::kDeny;
   return policy_.allows(ip.destination, ip.destination_port) ? Way::kPass : Way::kDeny;
 }
 
@@ -182,7 +172,7 @@ bool GuestGate::is_forwarded_udp(const IpAddress& address, uint16_t port) const 
 bool GuestGate::may_be_answered(const IpFrame& ip) const {
   const bool from_loopback = std::ranges::all_of(config_.forward, [&](const PortForward& forward) {
     return !forward.udp || forward.guest.port != ip.source_port ||
-           kLoopback4Range.contains(*forward.host.address) || *forward.host.address == kLoopback6;
+           forward.host.address->is_loopback();
   });
   if (from_loopback) return true;
   const bool host = (ip.source.v6 ? config_.ipv6 : config_.ipv4).contains(ip.destination);
@@ -194,7 +184,7 @@ bool GuestGate::answers_forwarded(const IpFrame& ip, Clock::time_point now) cons
   if (ip.protocol != kProtocolUdp || !is_forwarded_udp(ip.source, ip.source_port)) return false;
   const auto known =
       heard_.find({{ip.source, ip.source_port}, {ip.destination, ip.destination_port}});
-  return known != heard_.end() && now - known->second < kHeardFor;
+  return known != heard_.end() && now - known->second < FlowLedger::kDatagramSilence;
 }
 
 void GuestGate::note_for_guest(std::span<const uint8_t> frame, Clock::time_point now) {
@@ -206,7 +196,9 @@ void GuestGate::note_for_guest(std::span<const uint8_t> frame, Clock::time_point
     return;
   }
   if (heard_.size() >= kMostHeard) {
-    std::erase_if(heard_, [&](const auto& each) { return now - each.second >= kHeardFor; });
+    std::erase_if(heard_, [&](const auto& each) {
+      return now - each.second >= FlowLedger::kDatagramSilence;
+    });
   }
   if (heard_.size() >= kMostHeard) {
     heard_.erase(

@@ -36,6 +36,7 @@ class GuestGate {
     std::string_view why;  ///< of kRefuse
     IpFrame ip;            ///< of a frame of IP that was read
     bool begins_tcp = false;
+    bool asks_for_address = false;  ///< by DHCP or DHCPv6, of which no flow comes
   };
 
   explicit GuestGate(const UserNetConfig& config);

@@ -1,6 +1,5 @@
 #include "devices/net/user/slirp_stack.h"
 
-#include <netinet/in.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
 #include <sys/socket.h>
@@ -16,149 +15,36 @@
 #include "base/fd.h"
 #include "base/format.h"
 #include "base/log.h"
-#include "base/log_limit.h"
-#include "devices/net/user/dhcp_clients.h"
 #include "devices/net/user/guest_address.h"
+#include "devices/net/user/host_resolver.h"
+#include "devices/net/user/slirp_abi.h"
+#include "devices/net/user/slirp_state.h"
 
 namespace crosvm {
 namespace {
 
-using Clock = EventLoop::Clock;
-
-/// Connections to a forwarded port that may wait to be taken; the library asks for one.
-constexpr int kBacklog = 128;
-
 /// The library takes the time of its last turn for the present one.
-constexpr std::chrono::milliseconds kOldTime{100};
+constexpr std::chrono::milliseconds kOldTime{10};
 
-constexpr std::pair<int, short> kPollBits[] = {{SLIRP_POLL_IN, POLLIN},
-                                               {SLIRP_POLL_OUT, POLLOUT},
-                                               {SLIRP_POLL_PRI, POLLPRI},
-                                               {SLIRP_POLL_ERR, POLLERR},
-                                               {SLIRP_POLL_HUP, POLLHUP}};
-
-short to_poll(int events) {
-  int bits = 0;
-  for (auto [theirs, ours] : kPollBits) bits |= (events & theirs) != 0 ? ours : 0;
-  return static_cast<short>(bits);
-}
-int from_poll(short events) {
-  int bits = 0;
-  for (auto [theirs, ours] : kPollBits) bits |= (events & ours) != 0 ? theirs : 0;
-  return bits;
-}
-
-/// What the library is told of a socket. It reads where it is told of an error, and stops the
-/// process when it has no room to read into, which is when it did not ask to read: the write that
-/// it asked for then finds the error.
-int answer(short asked, short found) {
-  if ((asked & POLLIN) != 0) return from_poll(found);
-  return (found & (POLLOUT | POLLERR | POLLHUP)) != 0 ? SLIRP_POLL_OUT : 0;
-}
-
-in_addr to_in_addr(const IpAddress& address) {
-  in_addr to;
-  std::memcpy(&to, address.bytes.data(), sizeof(to));
-  return to;
-}
-in6_addr to_in6_addr(const IpAddress& address) {
-  in6_addr to;
-  std::memcpy(&to, address.bytes.data(), sizeof(to));
-  return to;
-}
-
-/// For calls of sockets.
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-
-  SocketAddress(const IpAddress& address, uint16_t port) {
-    if (address.v6) {
-      auto* to = reinterpret_cast<sockaddr_in6*>(&storage);
-      to->sin6_family = AF_INET6;
-      to->sin6_addr = to_in6_addr(address);
-      to->sin6_port = htons(port);
-      size = sizeof(*to);
-    } else {
-      auto* to = reinterpret_cast<sockaddr_in*>(&storage);
-      to->sin_family = AF_INET;
-      to->sin_addr = to_in_addr(address);
-      to->sin_port = htons(port);
-      size = sizeof(*to);
-    }
-  }
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-};
+/// What the library may keep of segments behind gaps. Each is in a buffer for a whole packet.
+constexpr size_t kEarlyBytes = size_t{32} << 20;
+constexpr size_t kBufferBytes = 512;  // of such a buffer, beside the packet
 
 }  // namespace
-
-/// What the library calls back, and what it has told us to watch.
-struct SlirpStack::State {
-  /// A descriptor of the library's in the loop.
-  struct Watch {
-    EventLoop::WatchId id = 0;
-    short events = 0;
-    uint64_t turn = 0;      // in which it was last asked for
-    bool listener = false;  // a forwarded port of TCP
-  };
-  struct Timer {
-    State& state;
-    SlirpTimerCb call;
-    void* argument;
-    EventLoop::TimerId id = 0;
-  };
-
-  EventLoop& loop;
-  ToGuest to_guest;
-  FlowLedger ledger;
-  Slirp* slirp = nullptr;
-  std::unordered_map<int, Watch> watches;
-  std::vector<pollfd> polled;  // as of the last turn
-  std::vector<short> asked;    // of each, what the library asked for
-  uint64_t turn = 0;
-  EventLoop::TimerId timer = 0;
-  Clock::time_point time_told{};
-  bool held = false;
-  bool answered = false;  // a frame went to the guest
-  DhcpClients dhcp;
-  bool refresh_due = false;
-  std::optional<FlowLedger::Socket> udp_at_hand;  // of the frame that is being taken
-  LogLimit limit{"messages about the guest's network"};
-  std::shared_ptr<bool> alive = std::make_shared<bool>(true);
-
-  State(EventLoop& on, ToGuest to, FlowLedger::Limits limits)
-      : loop(on), to_guest(std::move(to)), ledger(limits) {}
-  ~State() {
-    if (slirp) ::slirp_cleanup(slirp);
-    for (auto& [fd, watch] : watches) loop.unwatch(watch.id);
-    if (timer != 0) loop.cancel(timer);
-  }
-
-  static const SlirpCb* callbacks();
-  Result<void> start(const UserNetConfig& config);
-  Result<void> forward(const PortForward& forward, const IpAddress& target);
-  void tell_time();
-  void take_turn();
-  int want(int fd, int events);
-  void watch(int fd, Watch& watch, short events);
-  void refresh();
-  void refresh_soon();
-  void serve();
-};
 
 const SlirpCb* SlirpStack::State::callbacks() {
   static const SlirpCb kCallbacks = [] {
     SlirpCb call{};
     call.send_packet = [](const void* frame, size_t size, void* state) -> ssize_t {
-      static_cast<State*>(state)->answered = true;
-      static_cast<State*>(state)->to_guest({static_cast<const uint8_t*>(frame), size});
+      static_cast<State*>(state)->give({static_cast<const uint8_t*>(frame), size});
       return static_cast<ssize_t>(size);
     };
     call.guest_error = [](const char* message, void* state) {
       if (static_cast<State*>(state)->limit.allows()) log::debug("user network: {}", message);
     };
-    call.clock_get_ns = [](void*) -> int64_t {
-      return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
+    call.clock_get_ns = [](void* at) -> int64_t {
+      const auto ahead = std::exchange(static_cast<State*>(at)->leap, {});
+      return std::chrono::nanoseconds((Clock::now() + ahead).time_since_epoch()).count();
     };
     call.timer_new = [](SlirpTimerCb fire, void* argument, void* state) -> void* {
       return new Timer{*static_cast<State*>(state), fire, argument};
@@ -174,12 +60,12 @@ const SlirpCb* SlirpStack::State::callbacks() {
                                        [timer] { timer->call(timer->argument); });
     };
     call.register_poll_fd = [](int fd, void* at) {
-      auto* state = static_cast<State*>(at);
-      if (fd >= 0) state->ledger.opened(fd, state->udp_at_hand);
+      if (fd >= 0) static_cast<State*>(at)->opened(fd);
     };
     call.unregister_poll_fd = [](int fd, void* at) {
       auto* state = static_cast<State*>(at);
       state->ledger.closed(fd);
+      state->of_resolver.erase(fd);
       // It is closed next: another may get its number.
       if (auto found = state->watches.find(fd); found != state->watches.end()) {
         state->loop.unwatch(found->second.id);
@@ -192,7 +78,7 @@ const SlirpCb* SlirpStack::State::callbacks() {
   return &kCallbacks;
 }
 
-Result<void> SlirpStack::State::start(const UserNetConfig& config) {
+Result<void> SlirpStack::State::start() {
   const auto udp = [](const PortForward& forward) { return forward.udp; };
   SlirpConfig asked{};
   asked.version = 3;
@@ -216,25 +102,33 @@ Result<void> SlirpStack::State::start(const UserNetConfig& config) {
   slirp = ::slirp_new(&asked, callbacks(), this);
   if (!slirp) return fail(Error::invalid("libslirp refuses this configuration"));
   tell_time();
-  for (const PortForward& each : config.forward) TRY(forward(each, forward_target(config, each)));
+  const std::string names = read_resolv_conf();
+  for (const bool v6 : {false, true}) resolvers[v6 ? 1 : 0] = resolver_in(names, v6);
+  for (const PortForward& each : config.forward) {
+    const IpAddress target = forward_target(config, each);
+    targets.emplace_back(target, each.guest.port);
+    TRY(forward(each, target));
+  }
   refresh_soon();
   return {};
 }
 
 Result<void> SlirpStack::State::forward(const PortForward& forward, const IpAddress& target) {
-  const SocketAddress host(*forward.host.address, forward.host.port);
-  const SocketAddress guest(target, forward.guest.port);
+  const SlirpAddress host(*forward.host.address, forward.host.port);
+  const SlirpAddress guest(target, forward.guest.port);
   const int flags = (forward.udp ? SLIRP_HOSTFWD_UDP : 0) | SLIRP_HOSTFWD_V6ONLY;
   if (::slirp_add_hostxfwd(slirp, host.get(), host.size, guest.get(), guest.size, flags) == 0) {
     return {};
   }
   const int error = errno;
   const Error why = Error::from_errno("listening on", forward.host.to_text(), error);
-  const std::string_view fix = error == EADDRINUSE ? "; give it another port of the host"
-                               : error == EACCES
-                                   ? "; ports below the sysctl net.ipv4.ip_unprivileged_port_start "
-                                     "need a privilege that crosvm does not have here"
-                                   : "";
+  const std::string_view fix =
+      error == EADDRINUSE      ? "; give it another port of the host"
+      : error == EADDRNOTAVAIL ? "; this host has no such address: give one of its own, or none "
+                                 "for its loopback"
+      : error == EACCES        ? "; ports below the sysctl net.ipv4.ip_unprivileged_port_start "
+                                 "need a privilege that crosvm does not have here"
+                               : "";
   return fail(
       Error(why.code(), format_text("forward={}: {}{}", forward.to_text(), why.what(), fix)));
 }
@@ -253,21 +147,16 @@ void SlirpStack::State::take_turn() {
 int SlirpStack::State::want(int fd, int events) {
   auto [place, is_new] = watches.try_emplace(fd);
   Watch& entry = place->second;
-  if (is_new && !ledger.has(fd)) {
-    int listens = 0;
-    socklen_t size = sizeof(listens);
-    entry.listener =
-        ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0;
-    if (entry.listener) ::listen(fd, kBacklog);
-  }
-  short wanted = to_poll(events);
-  if (held || (entry.listener && !ledger.admits_tcp())) {
+  if (is_new && !ledger.has(fd)) entry.listens = listens(fd);
+  const short all = to_poll(events);
+  short wanted = all;
+  if (held || (entry.listens && !may_accept(*entry.listens))) {
     wanted = static_cast<short>(wanted & POLLOUT);
   }
   entry.turn = turn;
   watch(fd, entry, static_cast<short>(wanted & (POLLIN | POLLOUT | POLLPRI)));
   polled.push_back({.fd = fd, .events = wanted, .revents = 0});
-  asked.push_back(to_poll(events));
+  asked.push_back({.events = all, .listens = entry.listens});
   return static_cast<int>(polled.size() - 1);
 }
 
@@ -306,6 +195,7 @@ void SlirpStack::State::refresh_soon() {
 /// Asks the library what it waits for.
 void SlirpStack::State::refresh() {
   refresh_due = false;
+  relieve();
   ++turn;
   polled.clear();
   asked.clear();
@@ -326,18 +216,37 @@ void SlirpStack::State::refresh() {
 }
 
 void SlirpStack::State::serve() {
-  const int found = ::poll(polled.data(), polled.size(), 0);
+  const int ready = ::poll(polled.data(), polled.size(), 0);
   time_told = Clock::now();
+  accepts_told = accepts_done = 0;
   ::slirp_pollfds_poll(
-      slirp, found < 0 ? 1 : 0,
-      [](int index, void* at) {
-        const auto* state = static_cast<State*>(at);
-        const auto place = static_cast<size_t>(index);
-        if (index < 0 || place >= state->polled.size()) return 0;
-        return answer(state->asked[place], state->polled[place].revents);
-      },
-      this);
+      slirp, ready < 0 ? 1 : 0,
+      [](int index, void* state) { return static_cast<State*>(state)->found(index); }, this);
+  listener_at_hand.reset();
+  if (accepts_done < accepts_told) {
+    // It would be asked again and again.
+    accept_again = time_told + kPause;
+    if (!std::exchange(accepts_fail, true)) {
+      log::warn(
+          "user network: connections to forwarded ports cannot be taken, for want of descriptors "
+          "(ulimit -Hn) or memory; it is tried again every second");
+    }
+  } else if (accepts_told > 0) {
+    accepts_fail = false;
+  }
   refresh();
+}
+
+int SlirpStack::State::found(int index) {
+  const auto place = static_cast<size_t>(index);
+  if (index < 0 || place >= polled.size()) return 0;
+  const Asked& what = asked[place];
+  if (what.listens) {
+    if ((polled[place].revents & POLLIN) == 0 || !may_accept(*what.listens)) return 0;
+    listener_at_hand = what.listens;
+    ++accepts_told;
+  }
+  return answer(what.events, polled[place].revents);
 }
 
 SlirpStack::SlirpStack(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -346,28 +255,34 @@ SlirpStack::~SlirpStack() = default;
 Result<std::unique_ptr<SlirpStack>> SlirpStack::create(EventLoop& loop, const UserNetConfig& config,
                                                        FlowLedger::Limits limits,
                                                        ToGuest to_guest) {
-  auto state = std::make_unique<State>(loop, std::move(to_guest), limits);
-  TRY(state->start(config));
+  limits.all_early = std::min(limits.all_early, kEarlyBytes / (config.mtu + kBufferBytes));
+  auto state = std::make_unique<State>(loop, config, std::move(to_guest), limits);
+  TRY(state->start());
   return std::unique_ptr<SlirpStack>(new SlirpStack(std::move(state)));
 }
 
 bool SlirpStack::input(std::span<const uint8_t> frame, const GuestGate::Judgement& judgement) {
   const IpFrame& ip = judgement.ip;
-  if (judgement.begins_tcp && !state_->ledger.admits_tcp()) return false;
-  if (ip.protocol == kProtocolUdp) {
-    const FlowLedger::Socket guest(ip.source, ip.source_port);
-    if (!state_->ledger.admits_udp(guest)) return false;
-    state_->udp_at_hand = guest;
+  bool lost = false;
+  if (ip.protocol == kProtocolTcp) {
+    if (!state_->begin_or_follow_tcp(frame, judgement, lost)) return false;
+  } else if (ip.protocol == kProtocolUdp && !judgement.asks_for_address) {
+    if (!state_->begin_or_follow_udp(ip, lost)) return false;
+  }
+  const auto client = judgement.asks_for_address ? DhcpClients::of(frame, ip) : std::nullopt;
+  if (lost || (client && !state_->dhcp.admits(*client))) {
+    state_->udp_at_hand.reset();
+    return true;
   }
   // Padding is no part of the packet, but the library would take it for data of IPv6.
   if (ip.end != 0) frame = frame.first(ip.end);
-  const auto client = DhcpClients::of(frame, ip);
-  if (client && !state_->dhcp.admits(*client)) return true;
   state_->tell_time();
   state_->answered = false;
   ::slirp_input(state_->slirp, frame.data(), static_cast<int>(frame.size()));
   if (client) state_->dhcp.note(*client, state_->answered);
+  if (state_->udp_at_hand) state_->bind_to_resolver(ip);
   state_->udp_at_hand.reset();
+  state_->tcp_at_hand.reset();
   state_->refresh_soon();
   return true;
 }

@@ -19,8 +19,8 @@ class SlirpStack {
  public:
   using ToGuest = std::function<void(std::span<const uint8_t> frame)>;
 
-  /// Opens the forwarded ports. `loop` outlives this; `to_guest` must not call back. Errors: those
-  /// of binding a port, which they name.
+  /// Opens the forwarded ports. `loop` and `config` outlive this; `to_guest` must not call back.
+  /// Errors: those of binding a port, which they name.
   static Result<std::unique_ptr<SlirpStack>> create(EventLoop& loop, const UserNetConfig& config,
                                                     FlowLedger::Limits limits, ToGuest to_guest);
   ~SlirpStack();

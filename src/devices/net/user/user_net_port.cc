@@ -6,7 +6,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
-#include "devices/net/user/icmp_answer.h"
+#include "devices/net/user/own_frames.h"
 
 namespace crosvm {
 namespace {
@@ -36,10 +36,11 @@ Result<std::unique_ptr<UserNetPort>> UserNetPort::create(EventLoop& loop,
                                                          const UserNetConfig& config,
                                                          FlowLedger::Limits limits) {
   std::unique_ptr<UserNetPort> port(new UserNetPort(loop, config));
-  port->stack_ = TRY(SlirpStack::create(loop, config, limits, [raw = port.get()](auto frame) {
-    raw->gate_.note_for_guest(frame);
-    raw->give(frame);
-  }));
+  port->stack_ =
+      TRY(SlirpStack::create(loop, port->config_, limits, [raw = port.get()](auto frame) {
+        raw->gate_.note_for_guest(frame);
+        raw->give(frame);
+      }));
   return port;
 }
 

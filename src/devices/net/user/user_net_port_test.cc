@@ -32,36 +32,6 @@ class UserNetPortTest : public testing::Test {
   }
 };
 
-/// What a socket of the host has got, waiting for it while the guest's network goes on.
-Bytes host_receives(TestGuest& guest, const Fd& socket, sockaddr_storage* from = nullptr) {
-  Bytes data(2000);
-  for (int tries = 0; tries < 1000; ++tries) {
-    socklen_t size = sizeof(*from);
-    const ssize_t got = ::recvfrom(socket.get(), data.data(), data.size(), 0,
-                                   reinterpret_cast<sockaddr*>(from), from ? &size : nullptr);
-    if (got >= 0) {
-      data.resize(static_cast<size_t>(got));
-      return data;
-    }
-    guest.idle(milliseconds(5));
-  }
-  ADD_FAILURE() << "nothing came";
-  return {};
-}
-Fd host_accepts(TestGuest& guest, const Fd& listener) {
-  for (int tries = 0; tries < 1000; ++tries) {
-    Fd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (accepted) return accepted;
-    guest.idle(milliseconds(5));
-  }
-  return {};
-}
-bool is_prohibited(const std::optional<TestGuest::Received>& answer) {
-  if (!answer) return false;
-  return answer->ip.source.v6 ? answer->ip.icmp_type == 1 && answer->ip.icmp_code == 1
-                              : answer->ip.icmp_type == 3 && answer->ip.icmp_code == 13;
-}
-
 TEST_F(UserNetPortTest, TheGuestGetsItsAddressByDhcp) {
   TestGuest guest;
   guest.send(dhcp_discover());
@@ -314,36 +284,6 @@ TEST_F(UserNetPortTest, APortThatIsTakenIsNamed) {
             format_text("forward=tcp:127.0.0.1:{}-:80: listening on 127.0.0.1:{}: Address already "
                         "in use; give it another port of the host",
                         port_of(taken), port_of(taken)));
-}
-
-TEST_F(UserNetPortTest, FlowsAreBoundedAndThoseThatAreThereGoOn) {
-  TestGuest guest("", {.tcp = 3, .udp = 2});
-  guest.announce();
-  const Fd server = bound_socket(SOCK_DGRAM, kServer);
-  for (uint16_t port : {6000, 6001}) {
-    guest.send(udp_frame(kGuest, port, kServer, port_of(server), {1}));
-    EXPECT_EQ(host_receives(guest, server), Bytes{1});
-  }
-  guest.send(udp_frame(kGuest, 6002, kServer, port_of(server), {2}));
-  EXPECT_TRUE(is_prohibited(guest.wait_protocol(kProtocolIcmp)));
-  guest.send(udp_frame(kGuest, 6001, kServer, port_of(server), {3}));
-  EXPECT_EQ(host_receives(guest, server), Bytes{3});
-  EXPECT_EQ(guest.port().flows().udp(), 2U);
-
-  const Fd listener = bound_socket(SOCK_STREAM, kServer);
-  std::vector<TestConnection> connections;
-  for (uint16_t port : {6000, 6001, 6002}) {
-    connections.push_back({guest, kGuest, port, kServer, port_of(listener)});
-    ASSERT_TRUE(connections.back().connect());
-  }
-  guest.send(tcp_frame(kGuest, 6003, kServer, port_of(listener)));
-  EXPECT_TRUE(is_prohibited(guest.wait_protocol(kProtocolIcmp)));
-  EXPECT_EQ(guest.port().flows().tcp(), 3U);
-  // A reset makes room.
-  connections.back().send(4);
-  guest.idle(milliseconds(50));
-  TestConnection another{guest, kGuest, 6004, kServer, port_of(listener)};
-  EXPECT_TRUE(another.connect());
 }
 
 TEST_F(UserNetPortTest, ConnectionsToAForwardedPortAreBounded) {

@@ -1,11 +1,19 @@
 // The user network in the process that crosvm gives it: its jail, its network, and a card on top.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <span>
+#include <sstream>
 #include <thread>
 
 #include "base/format.h"
@@ -36,6 +44,70 @@ std::string namespace_of(pid_t pid, const std::string& kind) {
   char name[64] = {};
   const std::string path = format_text("/proc/{}/ns/{}", pid, kind);
   return ::readlink(path.c_str(), name, sizeof(name) - 1) > 0 ? name : "";
+}
+
+/// Gives this process a /dev of its own, with all that is there, to which files can be added.
+/// Returns what failed.
+std::string own_dev() {
+  char folder[] = "/tmp/crosvm-dev-XXXXXX";
+  if (!::mkdtemp(folder)) return "no folder";
+  if (::mount("none", folder, "tmpfs", 0, nullptr) != 0) return "no tmpfs";
+  for (const auto& each : std::filesystem::directory_iterator("/dev")) {
+    const std::filesystem::path place = folder / each.path().filename();
+    if (each.is_symlink()) {
+      std::filesystem::copy_symlink(each.path(), place);
+      continue;
+    }
+    if (each.is_directory()) {
+      std::filesystem::create_directory(place);
+    } else {
+      std::ofstream(place.c_str());
+    }
+    ::mount(each.path().c_str(), place.c_str(), nullptr, MS_BIND | MS_REC, nullptr);
+  }
+  const int bound = ::mount(folder, "/dev", nullptr, MS_BIND | MS_REC, nullptr);
+  ::umount2(folder, MNT_DETACH);
+  ::rmdir(folder);
+  return bound == 0 ? "" : "no /dev";
+}
+
+/// A socket that receives the records of the system log.
+Fd system_log() {
+  ::unlink("/dev/log");
+  Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strcpy(address.sun_path, "/dev/log");
+  EXPECT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  const timeval patience{.tv_sec = 20, .tv_usec = 0};
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  return socket;
+}
+
+/// The Unix sockets of this thread's network that send without connection, as descriptors of
+/// processes name them.
+std::vector<std::string> unix_datagram_sockets() {
+  std::vector<std::string> found;
+  std::ifstream lines("/proc/thread-self/net/unix");
+  std::string line;
+  std::getline(lines, line);  // the titles
+  while (std::getline(lines, line)) {
+    std::istringstream words(line);
+    std::string number, references, protocol, flags, type, state, inode;
+    words >> number >> references >> protocol >> flags >> type >> state >> inode;
+    if (type == "0002") found.push_back("socket:[" + inode + "]");
+  }
+  return found;
+}
+
+std::vector<std::string> descriptors_of(pid_t pid) {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (const auto& each :
+       std::filesystem::directory_iterator(format_text("/proc/{}/fd", pid), error)) {
+    found.push_back(std::filesystem::read_symlink(each.path(), error).string());
+  }
+  return found;
 }
 
 class UserNetProcessTest : public testing::Test {
@@ -120,6 +192,29 @@ TEST_F(UserNetProcessTest, AllButTheNetworkIsItsOwn) {
   EXPECT_EQ(status_line(pid, "NoNewPrivs"), "1");
   EXPECT_EQ(status_line(pid, "Seccomp"), "2");
   EXPECT_EQ(listening_sockets(), std::vector<std::string>{"tcp 0100007F:1F90"});
+}
+
+TEST_F(UserNetProcessTest, ItsSocketForTheSystemLogReachesNobodyElseOfTheHost) {
+  ASSERT_EQ(own_dev(), "");
+  const Fd receiver = system_log();
+  auto rig = start("");
+  ASSERT_TRUE(rig.has_value()) << rig.error().what();
+  send(*rig, tcp_frame(kGuest, 4000, ip("127.0.0.1"), 22));
+  std::string record;
+  do {
+    record.assign(1000, '\0');
+    const ssize_t got = ::recv(receiver.get(), record.data(), record.size(), 0);
+    ASSERT_GT(got, 0);
+    record.resize(static_cast<size_t>(got));
+  } while (!record.contains("tcp to 127.0.0.1 port 22 is denied"));
+  const auto descriptors = descriptors_of(host_->process("net0"));
+  if (descriptors.empty()) GTEST_SKIP() << "only root sees what it has open";
+  const auto reachable = unix_datagram_sockets();
+  EXPECT_THAT(reachable, testing::Not(testing::IsEmpty())) << "that of the receiver, at least";
+  for (const std::string& socket : reachable) {
+    EXPECT_THAT(descriptors, testing::Not(testing::Contains(socket)));
+  }
+  ::unlink("/dev/log");
 }
 
 TEST_F(UserNetProcessTest, APortThatIsTakenIsSaidAtTheStart) {

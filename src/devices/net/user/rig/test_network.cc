@@ -162,11 +162,15 @@ void TestGuest::announce() {
   frames_.clear();
 }
 
-void TestGuest::idle(std::chrono::milliseconds time) {
+size_t TestGuest::idle(std::chrono::milliseconds time) {
   const auto end = EventLoop::Clock::now() + time;
-  do {
-    ASSERT_TRUE(loop_->run_once(std::chrono::milliseconds(1)));
-  } while (EventLoop::Clock::now() < end);
+  size_t times = 0;
+  for (auto now = end - time; now < end || times == 0; now = EventLoop::Clock::now(), ++times) {
+    const auto rest = std::max(end - now, std::chrono::nanoseconds(0));
+    EXPECT_TRUE(
+        loop_->run_once(std::min<EventLoop::Clock::duration>(rest, std::chrono::milliseconds(20))));
+  }
+  return times;
 }
 
 std::optional<TestGuest::Received> TestGuest::wait(const std::function<bool(const IpFrame&)>& fits,
@@ -186,5 +190,34 @@ std::optional<TestGuest::Received> TestGuest::wait(const std::function<bool(cons
 }
 
 std::vector<Bytes> TestGuest::take_all() { return std::exchange(frames_, {}); }
+
+Bytes host_receives(TestGuest& guest, const Fd& socket, sockaddr_storage* from) {
+  Bytes data(2000);
+  for (int tries = 0; tries < 1000; ++tries) {
+    socklen_t size = sizeof(*from);
+    const ssize_t got = ::recvfrom(socket.get(), data.data(), data.size(), 0,
+                                   reinterpret_cast<sockaddr*>(from), from ? &size : nullptr);
+    if (got >= 0) {
+      data.resize(static_cast<size_t>(got));
+      return data;
+    }
+    guest.idle(std::chrono::milliseconds(5));
+  }
+  ADD_FAILURE() << "nothing came";
+  return {};
+}
+Fd host_accepts(TestGuest& guest, const Fd& listener) {
+  for (int tries = 0; tries < 1000; ++tries) {
+    Fd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (accepted) return accepted;
+    guest.idle(std::chrono::milliseconds(5));
+  }
+  return {};
+}
+bool is_prohibited(const std::optional<TestGuest::Received>& answer) {
+  if (!answer) return false;
+  return answer->ip.source.v6 ? answer->ip.icmp_type == 1 && answer->ip.icmp_code == 1
+                              : answer->ip.icmp_type == 3 && answer->ip.icmp_code == 13;
+}
 
 }  // namespace crosvm

@@ -47,8 +47,8 @@ class TestGuest {
   void send(const Bytes& frame);
   /// Tells the network which addresses it has.
   void announce();
-  /// Lets events happen for a while.
-  void idle(std::chrono::milliseconds time);
+  /// Lets events happen for a while. Returns how often something did.
+  size_t idle(std::chrono::milliseconds time);
   /// The next frame of IP that the predicate takes; those before it are gone. Nothing: none came in
   /// some seconds.
   struct Received {
@@ -127,5 +127,12 @@ struct TestConnection {
     return {};
   }
 };
+
+/// What a socket of the host has got, waiting for it while the guest's network goes on.
+Bytes host_receives(TestGuest& guest, const Fd& socket, sockaddr_storage* from = nullptr);
+/// Nothing: nobody came.
+Fd host_accepts(TestGuest& guest, const Fd& listener);
+/// Whether the guest is told so.
+bool is_prohibited(const std::optional<TestGuest::Received>& answer);
 
 }  // namespace crosvm

@@ -1,4 +1,4 @@
-#include "devices/net/user/icmp_answer.h"
+#include "devices/net/user/own_frames.h"
 
 #include <algorithm>
 
@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kIpv4HeaderBytes = 20;
 constexpr size_t kIpv6HeaderBytes = 40;
+constexpr size_t kTcpHeaderBytes = 20;
 constexpr uint8_t kHops = 64;
 
 void append(std::vector<uint8_t>& to, std::span<const uint8_t> bytes) {
@@ -14,8 +15,8 @@ void append(std::vector<uint8_t>& to, std::span<const uint8_t> bytes) {
 }
 
 void append_ipv4(std::vector<uint8_t>& frame, const IpAddress& from, const IpAddress& to,
-                 size_t length) {
-  uint8_t header[kIpv4HeaderBytes] = {0x45, 0, 0, 0, 0, 0, 0x40, 0, kHops, kProtocolIcmp};
+                 uint8_t protocol, size_t length) {
+  uint8_t header[kIpv4HeaderBytes] = {0x45, 0, 0, 0, 0, 0, 0x40, 0, kHops, protocol};
   store_be16(header + 2, static_cast<uint16_t>(kIpv4HeaderBytes + length));
   std::ranges::copy(from.span(), header + 12);
   std::ranges::copy(to.span(), header + 16);
@@ -24,14 +25,28 @@ void append_ipv4(std::vector<uint8_t>& frame, const IpAddress& from, const IpAdd
 }
 
 void append_ipv6(std::vector<uint8_t>& frame, const IpAddress& from, const IpAddress& to,
-                 size_t length) {
+                 uint8_t protocol, size_t length) {
   uint8_t header[kIpv6HeaderBytes] = {0x60};
   store_be16(header + 4, static_cast<uint16_t>(length));
-  header[6] = kProtocolIcmpv6;
+  header[6] = protocol;
   header[7] = kHops;
   std::ranges::copy(from.span(), header + 8);
   std::ranges::copy(to.span(), header + 24);
   append(frame, header);
+}
+
+/// Behind the header of Ethernet in `frame`: all of IP, the checksum of `payload` put in.
+void append_ip(std::vector<uint8_t>& frame, const IpAddress& from, const IpAddress& to,
+               uint8_t protocol, std::span<const uint8_t> payload, size_t checksum_at) {
+  (from.v6 ? append_ipv6 : append_ipv4)(frame, from, to, protocol, payload.size());
+  uint32_t sum = 0;
+  if (protocol != kProtocolIcmp) {  // the pseudo-header (RFC 8200 §8.1, RFC 9293 §3.1)
+    sum = add_to_checksum(to.span(), add_to_checksum(from.span()));
+    sum += static_cast<uint32_t>(payload.size()) + protocol;
+  }
+  const size_t at = frame.size();
+  append(frame, payload);
+  store_be16(&frame[at + checksum_at], internet_checksum(add_to_checksum(payload, sum)));
 }
 
 }  // namespace
@@ -42,18 +57,22 @@ std::vector<uint8_t> icmp_frame_for_guest(std::span<const uint8_t> like, const I
   append(frame, like.subspan(6, 6));
   append(frame, like.first(6));
   append(frame, like.subspan(12, 2));
-  uint32_t sum = 0;
-  if (from.v6) {
-    append_ipv6(frame, from, to, payload.size());
-    // The pseudo-header (RFC 8200 §8.1).
-    sum = add_to_checksum(to.span(), add_to_checksum(from.span()));
-    sum += static_cast<uint32_t>(payload.size()) + kProtocolIcmpv6;
-  } else {
-    append_ipv4(frame, from, to, payload.size());
-  }
-  const size_t at = frame.size();
-  append(frame, payload);
-  store_be16(&frame[at + 2], internet_checksum(add_to_checksum(payload, sum)));
+  append_ip(frame, from, to, from.v6 ? kProtocolIcmpv6 : kProtocolIcmp, payload, 2);
+  return frame;
+}
+
+std::vector<uint8_t> reset_frame(const FlowLedger::Ends& ends, uint32_t sequence,
+                                 std::optional<uint32_t> acknowledged) {
+  std::vector<uint8_t> frame(kEthernetHeaderBytes);
+  store_be16(&frame[12], ends.guest.first.v6 ? kEtherTypeIpv6 : kEtherTypeIpv4);
+  uint8_t header[kTcpHeaderBytes] = {};
+  store_be16(header, ends.guest.second);
+  store_be16(header + 2, ends.other.second);
+  store_be32(header + 4, sequence);
+  store_be32(header + 8, acknowledged.value_or(0));
+  header[12] = (kTcpHeaderBytes / 4) << 4;
+  header[13] = static_cast<uint8_t>(kTcpRst | (acknowledged ? kTcpAck : 0));
+  append_ip(frame, ends.guest.first, ends.other.first, kProtocolTcp, header, 16);
   return frame;
 }
 
