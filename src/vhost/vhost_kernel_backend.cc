@@ -5,6 +5,7 @@
 #define VIRTIO_RING_NO_LEGACY
 #endif
 #include <linux/vhost.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -127,6 +128,7 @@ class VhostKernelDevice : public LoopDevice {
   Result<void> stop_serving(uint16_t index);
   Result<void> watch_errors();
   void error_ready();
+  bool has_lost_tap() const;
 
   std::variant<VhostNet, VhostVsock> kind_;
   uint64_t kernel_features_ = 0;
@@ -400,7 +402,17 @@ void VhostKernelDevice::error_ready() {
   drain_eventfd(error_);
   // Until a ring starts again: a broken ring may say so without end.
   loop().unwatch(std::exchange(error_watch_, 0));
-  rings().break_down("the kernel finds a ring broken");
+  if (!has_lost_tap()) rings().break_down("the kernel finds a ring broken");
+}
+
+/// The kernel blames the ring when the interface of a tap goes away while packets are sent, of
+/// which the link tells.
+bool VhostKernelDevice::has_lost_tap() const {
+  const auto* net = std::get_if<VhostNet>(&kind_);
+  return net != nullptr && std::ranges::any_of(net->taps, [](const Fd& tap) {
+           pollfd state{.fd = tap.get(), .events = 0, .revents = 0};
+           return ::poll(&state, 1, 0) > 0;
+         });
 }
 
 // ---- VhostKernelBackend

@@ -44,6 +44,12 @@ class NetDeviceTest : public testing::TestWithParam<std::tuple<RigPlace, bool>> 
     config.packed_queue = wanted.packed;
     return make_card({&network_}, wanted, config);
   }
+  /// A card of a pair for each network.
+  static Rig make_pairs(std::vector<TestNetwork*> networks, const RigOptions& wanted) {
+    NetConfig config = test_card();
+    config.packed_queue = wanted.packed;
+    return make_card(std::move(networks), wanted, config);
+  }
   /// What the guest has sent.
   std::optional<TestNetwork::Received> sent(Rig& rig) const {
     for (int i = 0; i < 2000; ++i) {
@@ -70,6 +76,10 @@ class NetDeviceTest : public testing::TestWithParam<std::tuple<RigPlace, bool>> 
   static int command(Rig& rig, uint8_t kind, uint8_t number, const T& data,
                      uint16_t queue = kControl) {
     return command(rig, kind, number, std::as_bytes(std::span(&data, 1)), queue);
+  }
+  /// The command of a card of three pairs.
+  static int use_pairs(Rig& rig, uint16_t pairs) {
+    return command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs, 6);
   }
   /// What came to the guest in one buffer, without the header.
   static std::vector<std::byte> body(const RigUsed& used) {
@@ -505,19 +515,17 @@ TEST_P(NetDeviceTest, SeveralPairsCarryTheirOwnPackets) {
   if (std::get<0>(GetParam()) == RigPlace::kInline) GTEST_SKIP() << "pairs have threads";
   TestNetwork second;
   TestNetwork third;
-  NetConfig config = test_card();
-  config.packed_queue = options().packed;
-  auto rig = make_card({&network_, &second, &third}, options(), config);
+  auto rig = make_pairs({&network_, &second, &third}, options());
   EXPECT_EQ(rig.info().queue_sizes.size(), 7u);
   EXPECT_EQ(space(rig).max_virtqueue_pairs, 3);
   EXPECT_TRUE(becomes(second.used, false));
-  EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, uint16_t{2}, 6), 0);
+  EXPECT_EQ(use_pairs(rig, 2), 0);
   EXPECT_TRUE(becomes(second.used, true));
   EXPECT_TRUE(becomes(third.used, false));
   for (uint16_t pairs : {0, 4, 65535}) {
-    EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs, 6), 1);
+    EXPECT_EQ(use_pairs(rig, pairs), 1);
   }
-  EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, uint16_t{3}, 6), 0);
+  EXPECT_EQ(use_pairs(rig, 3), 0);
   const std::array<TestNetwork*, 3> networks{&network_, &second, &third};
   for (uint16_t pair = 0; pair < 3; ++pair) {
     const auto packet = packet_of(500, static_cast<uint8_t>(pair));
@@ -542,13 +550,11 @@ TEST_P(NetDeviceTest, ACommandComesBackWhenEveryPairHasHeardOfIt) {
   if (std::get<0>(GetParam()) == RigPlace::kInline) GTEST_SKIP() << "pairs have threads";
   TestNetwork second;
   TestNetwork third;
-  NetConfig config = test_card();
-  config.packed_queue = options().packed;
-  auto rig = make_card({&network_, &second, &third}, options(), config);
+  auto rig = make_pairs({&network_, &second, &third}, options());
   EXPECT_TRUE(becomes(third.used, false));
   third.delay_ms = 20;
   for (const uint16_t pairs : {3, 2, 3, 1}) {
-    EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs, 6), 0);
+    EXPECT_EQ(use_pairs(rig, pairs), 0);
     EXPECT_EQ(second.used, pairs > 1);
     EXPECT_EQ(third.used, pairs > 2);
   }
@@ -568,9 +574,7 @@ TEST_P(NetDeviceTest, WithoutAControlQueueThePairsAreUsedThatRun) {
   TestNetwork third;
   RigOptions wanted = options();
   wanted.start = false;
-  NetConfig config = test_card();
-  config.packed_queue = wanted.packed;
-  auto rig = make_card({&network_, &second, &third}, wanted, config);
+  auto rig = make_pairs({&network_, &second, &third}, wanted);
   rig.backend().set_memory(rig.memory().guest());
   rig.backend().set_features(rig.features());
   const RingPosition start{.index = 0, .wrap_counter = true};
@@ -584,7 +588,7 @@ TEST_P(NetDeviceTest, WithoutAControlQueueThePairsAreUsedThatRun) {
   // From now on the control queue says it.
   rig.start_queue(6, start);
   EXPECT_TRUE(becomes(second.used, false));
-  EXPECT_EQ(command(rig, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, uint16_t{3}, 6), 0);
+  EXPECT_EQ(use_pairs(rig, 3), 0);
   EXPECT_TRUE(second.used);
   EXPECT_TRUE(third.used);
 }
@@ -595,9 +599,7 @@ TEST_P(NetDeviceTest, WithoutMultiQueueTheControlQueueIsTheThird) {
   RigOptions wanted = options();
   wanted.refused_features = net_feature(VIRTIO_NET_F_MQ);
   wanted.start = false;
-  NetConfig config = test_card();
-  config.packed_queue = wanted.packed;
-  auto rig = make_card({&network_, &second}, wanted, config);
+  auto rig = make_pairs({&network_, &second}, wanted);
   rig.backend().set_memory(rig.memory().guest());
   rig.backend().set_features(rig.features());
   for (uint16_t queue : {0, 1, 2}) rig.start_queue(queue, {.index = 0, .wrap_counter = true});
