@@ -1,32 +1,37 @@
 #!/bin/bash
-# Runs test programs of build/release where KVM runs stock guests: run_vm_tests.sh RESULTS FILTER PROGRAM...
+# Runs test programs of build/release where KVM runs stock guests: run_vm_tests.sh RESULTS PROGRAM FILTER [PROGRAM FILTER]...
 #
-# Leaves RESULTS/PROGRAM.xml. FILTER is GoogleTest's and applies to all; * for everything.
+# Leaves RESULTS/PROGRAM.xml. FILTER is GoogleTest's; * for everything.
 source "$(dirname "$0")/common.sh"
 source "$root/tools/dev/where.sh"
 source "$root/tools/dev/results.sh"
 
 results=$1
-filter=$2
-shift 2
+shift
 mkdir -p "$results"
 results=$(cd "$results" && pwd)
 seconds=3600
 [ -z "${CROSVM_TEST_FULL:-}" ] || seconds=9000
 
-# one OUT BIN PROGRAM: the script that runs one program; a crash leaves no XML, which is the caller's to see.
-script='out=$1 filter=$2; shift 2; status=0
-for program; do
-  echo "== $program"
-  timeout --foreground '$seconds' "$program" --gtest_filter="$filter" --gtest_output="xml:$out/${program##*/}.xml" || status=1
+# OUT PROGRAM FILTER...: a program that crashes leaves no XML.
+script='out=$1; shift; status=0
+while [ $# -gt 0 ]; do
+  echo "== $1"
+  timeout --foreground '$seconds' "$1" --gtest_filter="$2" --gtest_output="xml:$out/${1##*/}.xml" || status=1
+  shift 2
 done
 exit $status'
 
-programs=()
-for program; do
-  found=$(find "$build/release" -type f -perm -u+x -name "$program" -print -quit)
-  [ -n "$found" ] || die "build/release has no test program $program" "run ./dev build --release"
+asked=()     # names and filters
+programs=()  # where they are
+located=()   # these, and filters
+while [ $# -gt 0 ]; do
+  found=$(find "$build/release" -type f -perm -u+x -name "$1" -print -quit)
+  [ -n "$found" ] || die "build/release has no test program $1" "run ./dev build --release"
+  asked+=("$1" "$2")
   programs+=("$found")
+  located+=("$found" "$2")
+  shift 2
 done
 
 # The peer that this machine's Debian may lack; the test host sees it at the same place.
@@ -35,7 +40,7 @@ passt=$root/tools/testhost/passt.sh
 
 if runs_guests_here; then
   CROSVM_BIN=$build/release/crosvm CROSVM_IMAGES=$images CROSVM_PASST=$passt \
-    bash -c "$script" vm "$results" "$filter" "${programs[@]}"
+    bash -c "$script" vm "$results" "${located[@]}"
   exit
 fi
 
@@ -43,14 +48,16 @@ fi
 options=()
 for program in "${programs[@]}"; do options+=(--program "$program"); done
 
-# in_test_host OUT FILTER
+# in_test_host OUT PROGRAM FILTER...
 in_test_host() {
-  "$root/tools/testhost/run.sh" --mem 8G --timeout "$seconds" --out "$1" "${options[@]}" -- \
-    env CROSVM_PASST="$passt" ${CROSVM_TEST_FULL:+CROSVM_TEST_FULL=1} bash -c "$script" vm /out "$2" "${programs[@]##*/}"
+  local out=$1
+  shift
+  "$root/tools/testhost/run.sh" --mem 8G --timeout "$seconds" --out "$out" "${options[@]}" -- \
+    env CROSVM_PASST="$passt" ${CROSVM_TEST_FULL:+CROSVM_TEST_FULL=1} bash -c "$script" vm /out "$@"
 }
 
 status=0
-in_test_host "$results" "$filter" || status=$?
+in_test_host "$results" "${asked[@]}" || status=$?
 [ "$status" != 0 ] && [ -e "$results/vm_test.xml" ] || exit "$status"
 
 # Now and then the emulated processors lose the state of a guest, or of the test host itself (ADR 6). A
@@ -60,7 +67,10 @@ if [ -s "$results/faults" ] && [ "$(wc -l < "$results/faults")" -le 3 ]; then
   mkdir -p "$results/retry"
   say "guests ended in a double or triple fault, once more: $(paste -sd' ' "$results/faults")"
   status=0
-  in_test_host "$results/retry" "$(paste -sd: "$results/faults")" || status=$?
+  in_test_host "$results/retry" vm_test "$(paste -sd: "$results/faults")" || status=$?
   mv "$results/faults" "$results/retried"
+  # What else failed, or crashed, has failed.
+  for program in "${programs[@]}"; do [ -e "$results/${program##*/}.xml" ] || status=1; done
+  ! collect "$results" | grep -q '^failed ' || status=1
 fi
 exit "$status"

@@ -49,24 +49,25 @@ unit() {
     --output-on-failure --label-exclude vm ${2:+--tests-regex "$2"} --output-junit "$out/ctest.xml" >&2
 }
 
-# Whole-VM tests; and, where a true KVM is, the unit tests that this machine's KVM made skip cases.
+# Whole-VM tests; and, where a true KVM is, what this machine's KVM or kernel made the unit tests skip.
 vm() {
-  local skipped
+  local tests=(vm_test '*') xml skipped
   "$root/tools/dev/images.sh" || return
-  skipped=$(cd "$results/unit-release" && grep -l 'result="skipped"' -- *_test.xml 2>/dev/null | sed 's/\.xml$//' || true)
-  "$root/tools/dev/run_vm_tests.sh" "$results/vm" '*' vm_test $skipped >&2 || return
+  for xml in "$results"/unit-release/*_test.xml; do
+    skipped=$(cases "$xml" | sed -nE 's/^skipped ([^:]*): .*/\1/p' | paste -sd:)
+    [ -z "$skipped" ] || tests+=("$(basename "$xml" .xml)" "$skipped")
+  done
+  "$root/tools/dev/run_vm_tests.sh" "$results/vm" "${tests[@]}" >&2
 }
 
-# What was skipped here and ran in the test host is judged there.
+# What was skipped here is judged where it ran.
 replace_skipped() {
-  local each name
+  local each
   for each in "$results"/vm/*_test.xml; do
-    name=$(basename "$each" .xml)
-    [ "$name" != vm_test ] && [ -e "$each" ] || continue
-    cases "$results/unit-release/$name.xml" | while read -r _ test; do
-      grep -vF " unit-release/$test" "$collected" > "$collected.new" || true
-      mv "$collected.new" "$collected"
-    done
+    [ -e "$each" ] || continue
+    cases "$each" | sed -E 's|^[a-z]+ ([^:]*): .*| unit-release/\1:|' > "$results/replaced"
+    grep -vF -f "$results/replaced" "$collected" > "$collected.new" || true
+    mv "$collected.new" "$collected"
   done
 }
 

@@ -9,7 +9,7 @@ source "$root/tools/dev/results.sh"
 results=$build/test-results/vm-alone
 rm -rf "$results"
 status=0
-"$root/tools/dev/run_vm_tests.sh" "$results" "${1:-*}" vm_test || status=$?
+"$root/tools/dev/run_vm_tests.sh" "$results" vm_test "${1:-*}" || status=$?
 collect "$results" > "$build/vm.collected"
 [ "$status" = 0 ] || grep -q '^failed ' "$build/vm.collected" ||
   echo "failed vm_test: ended with status $status" >> "$build/vm.collected"

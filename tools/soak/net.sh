@@ -19,7 +19,7 @@ status=0
 for card in "${cards[@]}"; do
   said=ok
   rm -rf "${logs:?}/$card"
-  CROSVM_TEST_FULL=1 "$root/tools/dev/run_vm_tests.sh" "$logs/$card" "*NetSoakTest.*/$card:*NetTest.*/$card" vm_test \
+  CROSVM_TEST_FULL=1 "$root/tools/dev/run_vm_tests.sh" "$logs/$card" vm_test "*NetSoakTest.*/$card:*NetTest.*/$card" \
     >"$logs/$card.log" 2>&1 || { said=FAILED status=1; }
   # A filter that finds nothing passes.
   grep -q 'PASSED.* [1-9][0-9]* test' "$logs/$card.log" || { said=FAILED status=1; }
