@@ -20,4 +20,11 @@ Result<FdPair> make_socket_pair(int type, std::string_view purpose);
 /// Calls on this end never wait; the other end stays as it is. Errors: the errno of fcntl.
 Result<void> set_non_blocking(const Fd& end);
 
+/// Whether an error of a socket says that the other end has gone, perhaps in the middle of
+/// something.
+inline bool peer_has_gone(std::errc code) {
+  return code == std::errc::broken_pipe || code == std::errc::connection_reset ||
+         code == std::errc::not_connected || code == std::errc::connection_aborted;
+}
+
 }  // namespace crosvm

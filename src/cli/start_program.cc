@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 namespace crosvm::doctor {
 namespace {
 
+using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kPatience{10};
 
 /// Its output and errors go to `told`.
@@ -40,9 +42,8 @@ Result<pid_t> spawn(const std::string& path, const Fd& told) {
 }
 
 /// What is written until all of its other ends are closed; nothing when that takes too long.
-std::optional<std::string> hear_out(const Fd& hear) {
+std::optional<std::string> hear_out(const Fd& hear, Clock::time_point late) {
   constexpr size_t kMostBytes = 16 << 10;
-  const auto late = std::chrono::steady_clock::now() + kPatience;
   std::string said;
   while (true) {
     const auto waited = wait_ready(hear, POLLIN, late);
@@ -55,6 +56,13 @@ std::optional<std::string> hear_out(const Fd& hear) {
   }
 }
 
+/// Whether the process ends in time; it is not reaped.
+bool ends(pid_t pid, Clock::time_point late) {
+  const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  const auto waited = wait_ready(process, POLLIN, late);
+  return waited && *waited == Waited::kReady;
+}
+
 std::string describe(int status) {
   if (WIFEXITED(status)) return format_text("it ends with status {}", WEXITSTATUS(status));
   return format_text("it is killed by signal {}", WTERMSIG(status));
@@ -63,17 +71,19 @@ std::string describe(int status) {
 }  // namespace
 
 Result<void> start_program(const std::string& path) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return fail(Error::from_errno("creating", "a pipe"));
-  const Fd hear(ends[0]);
-  Fd told(ends[1]);
+  int pipe[2];
+  if (::pipe2(pipe, O_CLOEXEC) != 0) return fail(Error::from_errno("creating", "a pipe"));
+  const Fd hear(pipe[0]);
+  Fd told(pipe[1]);
   const pid_t pid = TRY(spawn(path, told));
   told = {};
-  const std::optional<std::string> said = hear_out(hear);
-  if (!said) ::kill(pid, SIGKILL);
+  const auto late = Clock::now() + kPatience;
+  const std::optional<std::string> said = hear_out(hear, late);
+  const bool ended = said && ends(pid, late);
+  if (!ended) ::kill(pid, SIGKILL);
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-  if (!said) {
+  if (!ended) {
     return fail(Error(std::errc::timed_out,
                       format_text("{} does not end within {} seconds", path, kPatience.count())));
   }

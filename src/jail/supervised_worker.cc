@@ -32,12 +32,6 @@ Result<FdPair> make_pipe() {
   return FdPair{.ours = Fd(ends[0]), .theirs = Fd(ends[1])};
 }
 
-/// Of a socket's other end.
-bool is_loss(std::errc code) {
-  return code == std::errc::broken_pipe || code == std::errc::connection_reset ||
-         code == std::errc::not_connected || code == std::errc::connection_aborted;
-}
-
 }  // namespace
 
 SupervisedWorker::SupervisedWorker(Context context, Rules rules, WorkerOrder order,
@@ -117,7 +111,7 @@ Result<DeviceInfo> SupervisedWorker::await_answer() {
     auto packet = channel_.receive();
     if (packet && *packet && BrokerDesk::concerns(**packet)) {
       auto sent = channel_.send(files_.answer(**packet));
-      if (!sent && !is_loss(sent.error().code())) return fail(std::move(sent).error());
+      if (!sent && !peer_has_gone(sent.error().code())) return fail(std::move(sent).error());
       continue;  // one that has ended is heard of next
     }
     if (packet && *packet) return decode_worker_answer(**packet);
@@ -159,7 +153,7 @@ Result<std::unique_ptr<DeviceBackend>> SupervisedWorker::first_backend() {
   if (!info) return fail(std::move(info).error());
   auto made = VhostUserBackend::create(context_.loop, std::move(frontend_), backend_options(*info),
                                        context_.interrupt);
-  if (gone_ || (!made && is_loss(made.error().code()))) {
+  if (gone_ || (!made && peer_has_gone(made.error().code()))) {
     return fail(first_process_gone().context(name()));
   }
   auto backend = TRY(std::move(made));

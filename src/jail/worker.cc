@@ -3,10 +3,12 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -15,6 +17,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/packet_socket.h"
+#include "base/start_error.h"
 #include "base/system_log.h"
 #include "jail/broker_channel.h"
 #include "jail/enter_jail.h"
@@ -33,12 +36,22 @@ namespace {
 /// for the system log is of another network, which a thread has for the moment.
 Result<void> open_log_apart(const log::Options& options) {
   Result<void> opened;
-  std::thread([&] {
+  const auto open = [&] {
     log::Options own = options;
-    if (::unshare(CLONE_NEWNET) != 0) own.use_syslog = false;
+    own.use_syslog = ::unshare(CLONE_NEWNET) == 0;
+    const int error = errno;
     opened = log::configure(own);
     log::open_sinks();
-  }).join();
+    if (!own.use_syslog) {
+      log::warn("{}; nothing goes to the system log from here",
+                Error::from_errno("making", "a network for the system log's socket", error).what());
+    }
+  };
+  try {  // std::thread has no other way to say that the system refused
+    std::thread(open).join();
+  } catch (const std::system_error& refused) {
+    return fail(start_error("starting a thread for", "the system log", refused.code().value()));
+  }
   return opened;
 }
 

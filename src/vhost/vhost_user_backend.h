@@ -28,7 +28,7 @@ enum class AfterLoss {
 struct OwnDeviceConfig {
   uint64_t features = 0;           ///< what a driver is offered for its sake; not told to back-ends
   std::vector<std::byte> present;  ///< while there is a back-end
-  std::vector<std::byte> absent;   ///< after kGoOnWithout, until there is one; of the same size
+  std::vector<std::byte> absent;   ///< while there is none; of the same size
 };
 
 struct VhostUserOptions {

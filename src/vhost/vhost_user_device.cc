@@ -221,9 +221,10 @@ void VhostUserDevice::lose(Error cause) {
   ready_ = false;
   const AfterLoss next = options_.disconnected ? options_.disconnected(cause) : AfterLoss::kGiveUp;
   if (next == AfterLoss::kGiveUp) return give_up();
-  if (next != AfterLoss::kGoOnWithout) return;
-  rings().go_on_without();
-  inflight_.reset();
+  if (next == AfterLoss::kGoOnWithout) {
+    rings().go_on_without();
+    inflight_.reset();
+  }
   if (options_.own_config) tell_config(options_.own_config->absent);
 }
 

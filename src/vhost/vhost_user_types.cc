@@ -18,6 +18,8 @@ constexpr std::array kNeedControlQueue = {
     21u,  // GUEST_ANNOUNCE
     22u,  // MQ
     23u,  // CTRL_MAC_ADDR
+    50u,  // DEVICE_STATS
+    51u,  // HASH_TUNNEL
     52u,  // VQ_NOTF_COAL
     53u,  // NOTF_COAL
     57u,  // HASH_REPORT

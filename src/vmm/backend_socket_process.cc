@@ -16,6 +16,7 @@
 namespace crosvm {
 namespace {
 
+constexpr int kPauseMs = 1000;  // after a front-end that could not be taken
 constexpr PacketLimits kPackets{.bytes = 8192, .fds = 1};
 
 /// Nothing when nobody will take it any more.
@@ -30,7 +31,9 @@ Result<Fd> await_frontend(BackendSocket& socket, const Fd& owner) {
     if (waits[0].revents == 0) continue;
     auto frontend = socket.accept();
     if (frontend) return frontend;
-    log::warn("{}", frontend.error().what());  // it has gone again
+    log::warn("{}", frontend.error().what());
+    // It has gone again; or it waits, as what was lacking still may be.
+    (void)::poll(&waits[1], 1, kPauseMs);
   }
 }
 

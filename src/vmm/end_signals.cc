@@ -40,8 +40,11 @@ void die_by(int number) {
   ::raise(number);
 }
 
-/// Who types a key twice means it twice.
-bool is_typed(const siginfo_t& signal) { return signal.si_code == SI_KERNEL; }
+/// Who types a key twice means it twice. The kernel also sends SIGHUP, when a terminal is closed
+/// whose shell may have sent one before.
+bool is_typed(const siginfo_t& signal) {
+  return signal.si_code == SI_KERNEL && signal.si_signo == SIGINT;
+}
 
 bool belongs_to_first(const siginfo_t& signal) {
   const int64_t first = g_first_ms;

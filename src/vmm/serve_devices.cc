@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "base/socket_pair.h"
 #include "devices/all_devices.h"
 #include "devices/vsock/vsock_host.h"
 #include "jail/broker_process.h"
@@ -56,12 +57,6 @@ struct Service {
 
   const DeviceType& type() const { return *find_device(served->type); }
 };
-
-/// Whether a front-end has just gone, perhaps in the middle of something.
-bool is_disconnect(std::errc why) {
-  return why == std::errc::not_connected || why == std::errc::connection_aborted ||
-         why == std::errc::connection_reset || why == std::errc::broken_pipe;
-}
 
 class ServeRun {
  public:
@@ -295,8 +290,10 @@ class ServeRun {
                                      .rings = std::move(service.rings),
                                      .files = files ? &files->broker() : nullptr});
     };
-    auto gone = [this, &name](const Error& why) {
-      if (is_disconnect(why.code())) return finish({});
+    auto gone = [this, &service, &name](const Error& why) {
+      // Nobody takes what its sockets would accept. Not from inside its device.
+      loop_->post([&service] { service.vsock.reset(); });
+      if (peer_has_gone(why.code())) return finish({});
       finish(fail(Error(why.code(), format_text("{}: {}", name, why.what()))));
     };
     service.server = TRY(VhostUserServer::create(*loop_, name, make, gone));

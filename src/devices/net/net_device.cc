@@ -233,6 +233,7 @@ void NetDevice::stop_queue(uint16_t index, StopDone done) {
 }
 
 void NetDevice::reset() {
+  former_.reset();
   receives_.assign(config_.vq_pairs, false);  // also those that could not start
   control_.reset();
   card_.announced();  // whoever is to do it has gone

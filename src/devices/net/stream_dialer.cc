@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "base/log.h"
 
 namespace crosvm {
 namespace {
@@ -46,13 +47,14 @@ Result<Fd> connect_stream(const std::string& path, std::string_view passt) {
   return fail(Error(why.code(), why.what() + fix_for(socket.error(), path, passt)));
 }
 
-StreamDialer::StreamDialer(EventLoop& loop, UnixAddress address, Connected connected)
-    : loop_(loop), address_(std::move(address)), connected_(std::move(connected)) {}
+StreamDialer::StreamDialer(EventLoop& loop, const std::string& path, UnixAddress address,
+                           Connected connected)
+    : loop_(loop), path_(path), address_(std::move(address)), connected_(std::move(connected)) {}
 
 Result<std::unique_ptr<StreamDialer>> StreamDialer::create(EventLoop& loop, const std::string& path,
                                                            Connected connected) {
   return std::unique_ptr<StreamDialer>(
-      new StreamDialer(loop, TRY(UnixAddress::of_long(path)), std::move(connected)));
+      new StreamDialer(loop, path, TRY(UnixAddress::of_long(path)), std::move(connected)));
 }
 
 StreamDialer::~StreamDialer() { loop_.cancel(timer_); }
@@ -69,11 +71,20 @@ void StreamDialer::connect() {
   timer_ = 0;
   auto socket = connect_to(address_);
   if (!socket) {
+    tell(socket.error());
     timer_ = loop_.after(kPause, [this] { connect(); });
     return;
   }
+  told_ = 0;
   connected_at_ = Clock::now();
   connected_(*std::move(socket));
+}
+
+/// Said once, however often it is tried; that nobody is there yet is no news.
+void StreamDialer::tell(int error) {
+  if (std::exchange(told_, error) == error || error == ENOENT || error == ECONNREFUSED) return;
+  log::warn("{}{}; it is tried again",
+            Error::from_errno("connecting to", path_, error).what(), fix_for(error, path_, "passt"));
 }
 
 }  // namespace crosvm

@@ -40,15 +40,19 @@ class StreamDialer {
 
  private:
   using Clock = std::chrono::steady_clock;
-  StreamDialer(EventLoop& loop, UnixAddress address, Connected connected);
+  StreamDialer(EventLoop& loop, const std::string& path, UnixAddress address,
+               Connected connected);
   void connect();
+  void tell(int error);
 
   EventLoop& loop_;
+  const std::string path_;
   const UnixAddress address_;  // made at once: later this process may open nothing
   const Connected connected_;
   EventLoop::TimerId timer_ = 0;
   Clock::time_point connected_at_{};
   std::chrono::milliseconds pause_ = kPause;
+  int told_ = 0;  // why the last connection was not made
 };
 
 }  // namespace crosvm

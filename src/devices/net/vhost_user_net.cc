@@ -7,6 +7,7 @@
 
 #include "base/format.h"
 #include "base/log.h"
+#include "base/socket_pair.h"
 #include "devices/net/net_card.h"
 #include "devices/net/net_device.h"
 #include "devices/net/stream_dialer.h"
@@ -90,9 +91,11 @@ Result<std::unique_ptr<DeviceBackend>> run_vhost_user_net(EventLoop& loop, const
       .queue_sizes = std::vector<uint16_t>(2, NetDevice::kQueueSize),
       .own_config = own_config(config),
       .hidden_features = ~kBackendFeatures | (config.mrg_rxbuf ? 0 : mergeable),
-      .disconnected = [successors](const Error&) {
+      .disconnected = [successors](const Error& cause) {
         successors->lost();
-        return AfterLoss::kGoOnWithout;
+        // One that only does not answer may still write to the rings: a driver that wants them back
+        // waits until the user has put another in its place.
+        return peer_has_gone(cause.code()) ? AfterLoss::kGoOnWithout : AfterLoss::kAwaitAnother;
       }};
   if (config.mtu != 0) options.mtu = config.mtu;
   auto backend = VhostUserBackend::create(loop, std::move(socket), std::move(options), interrupt);

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <future>
 #include <memory>
 #include <string>
 
@@ -15,11 +17,15 @@
 #include "devices/net/net_card.h"
 #include "devices/net/net_test_port.h"
 #include "devices/net/stream_dialer.h"
+#include "vhost/conformance/scripted_peer.h"
 #include "vhost/conformance/threads.h"
+#include "virtio/ring_abi.h"
+#include "virtio/rig/rig.h"
 
 namespace crosvm {
 namespace {
 
+using namespace std::chrono_literals;
 using testing::HasSubstr;
 
 constexpr uint64_t kOurs = net_feature(VIRTIO_NET_F_MAC) | net_feature(VIRTIO_NET_F_STATUS) |
@@ -163,6 +169,36 @@ TEST_F(VhostUserNetTest, WhoDoesNotSpeakItIsNoSuccessor) {
   serve();
   EXPECT_TRUE(link_changes(rig, seen));
   carry(rig, 1);
+}
+
+/// It breaks the protocol, and may still write to the rings.
+TEST_F(VhostUserNetTest, ADriverWaitsForABackEndThatMayBeAtWork) {
+  listen();
+  Fd socket = *connect_stream(path_);
+  ScriptedPeer::Script script;
+  script.instead = [](ScriptedPeer& peer, const VhostUserMessage& message) {
+    if (message.request != VHOST_USER_GET_VRING_BASE) return false;
+    peer.send_bytes(std::vector<std::byte>(64, std::byte{0xff}));
+    return true;
+  };
+  const ScriptedPeer peer(Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)), script);
+  auto made = run_vhost_user_net(control_.loop(), "net0", config(), std::move(socket));
+  ASSERT_TRUE(made) << made.error().what();
+  const RigMemory memory;
+  DeviceBackend& card = **made;
+  card.set_features(net_feature(VIRTIO_F_VERSION_1));
+  card.set_memory(memory.guest());
+  card.set_vring_num(0, 16);
+  card.set_vring_addr(0, {GuestAddress{0x1000}, GuestAddress{0x2000}, GuestAddress{0x3000}});
+  card.set_vring_kick(0, std::move(*make_eventfd()));
+  card.set_vring_enable(0, true);
+  std::promise<void> reset;
+  auto done = reset.get_future();
+  card.get_vring_base(0, [](RingPosition) {});
+  card.reset([&] { reset.set_value(); });
+  EXPECT_EQ(done.wait_for(100ms), std::future_status::timeout);
+  serve();
+  EXPECT_EQ(done.wait_for(30s), std::future_status::ready);
 }
 
 TEST_F(VhostUserNetTest, SaysWhatMayBeWrong) {

@@ -146,6 +146,34 @@ TEST_F(FlowBoundsTest, ConnectionsThatAreInUseStay) {
   EXPECT_TRUE(another.connect());
 }
 
+TEST_F(FlowBoundsTest, AConnectionThatBeginsAnewIsCounted) {
+  TestGuest guest("", {.tcp = 2});
+  guest.announce();
+  const Fd listener = bound_socket(SOCK_STREAM, kServer);
+  constexpr uint8_t kFin = 1;
+  for (uint32_t round = 0; round < 3; ++round) {
+    SCOPED_TRACE(round);
+    // Beyond what the one before would take.
+    TestConnection connection{.guest = guest,
+                              .here = kGuest,
+                              .here_port = 6000,
+                              .there = kServer,
+                              .there_port = port_of(listener),
+                              .next = 1000 + (round << 20)};
+    ASSERT_TRUE(connection.connect());
+    EXPECT_EQ(guest.port().flows().tcp(), 1U);
+    // The server says all first: the library keeps the connection for a while.
+    host_accepts(guest, listener);
+    const auto end = connection.receive();
+    ASSERT_TRUE(end);
+    EXPECT_TRUE(end->ip.tcp_flags & kFin);
+    ++connection.acknowledged;
+    connection.send(kTestAck | kFin);
+    EXPECT_TRUE(connection.receive());
+    EXPECT_EQ(guest.port().flows().tcp(), 1U);
+  }
+}
+
 TEST_F(FlowBoundsTest, AnIdleConnectionMakesRoom) {
   for (const bool v6 : {false, true}) {
     SCOPED_TRACE(v6);

@@ -145,11 +145,11 @@ void FlowLedger::forget_peers(Clock::time_point now) {
   std::erase_if(peers_, [&](const auto& each) { return each.second <= *middle; });
 }
 
-FlowLedger::Clock::duration FlowLedger::udp_silence(Clock::time_point now) const {
+FlowLedger::Clock::duration FlowLedger::udp_silence(size_t share, Clock::time_point now) const {
   if (udp_.empty()) return {};
   std::vector<Clock::time_point> used;
   for (const auto& [guest, datagrams] : udp_) used.push_back(datagrams.used);
-  const auto last = used.begin() + static_cast<ptrdiff_t>((used.size() - 1) / 8);
+  const auto last = used.begin() + static_cast<ptrdiff_t>((used.size() - 1) / share);
   std::ranges::nth_element(used, last);
   return now - *last;
 }

@@ -110,8 +110,9 @@ class FlowLedger {
   /// Whether the guest hears from `ends.other`: when it has sent there itself, or been heard from
   /// there, no longer ago than a socket lives.
   bool hears(const Ends& ends, Clock::time_point now = Clock::now());
-  /// How long those that have been silent longest, an eighth of all, have been silent at least.
-  Clock::duration udp_silence(Clock::time_point now = Clock::now()) const;
+  /// How long those that have been silent longest, one in `share` of all, have been silent at
+  /// least.
+  Clock::duration udp_silence(size_t share, Clock::time_point now = Clock::now()) const;
 
   void closed(int fd);
   bool has(int fd) const { return connections_.contains(fd) || udp_of_.contains(fd); }

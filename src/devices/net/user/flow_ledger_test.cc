@@ -195,9 +195,9 @@ TEST(FlowLedgerTest, AnEighthOfTheSocketsForDatagramsIsTheOldest) {
   for (int i = 0; i < 16; ++i) {
     ledger.opened_udp(10 + i, {kGuest, static_cast<uint16_t>(1000 + i)}, kStart + seconds(i));
   }
-  EXPECT_EQ(ledger.udp_silence(kStart + seconds(100)), seconds(99));
+  EXPECT_EQ(ledger.udp_silence(8, kStart + seconds(100)), seconds(99));
   ledger.note_datagram(ends_of(1000), kStart + seconds(50));
-  EXPECT_EQ(ledger.udp_silence(kStart + seconds(100)), seconds(98));
+  EXPECT_EQ(ledger.udp_silence(8, kStart + seconds(100)), seconds(98));
 }
 
 }  // namespace

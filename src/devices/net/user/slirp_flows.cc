@@ -101,7 +101,7 @@ void SlirpStack::State::relieve() {
     if (ledger.admits_forward(forward)) continue;
     pollfd waits{.fd = fd, .events = POLLIN, .revents = 0};
     if (::poll(&waits, 1, 0) != 1) continue;
-    for (const int idle : ledger.idlest(forward, kMostEnded)) end(idle);
+    end(ledger.idlest(forward, kMostEnded));
   }
 }
 
@@ -109,31 +109,39 @@ void SlirpStack::State::relieve() {
 /// it.
 bool SlirpStack::State::make_room() {
   if (ledger.admits_tcp()) return true;
-  for (const int idle : ledger.idlest(std::nullopt, 1)) end(idle);
+  end(ledger.idlest(std::nullopt, 1));
   return ledger.admits_tcp();
 }
 
-void SlirpStack::State::end(int fd) {
-  const FlowLedger::Connection* found = ledger.connection(fd);
-  if (!found) return;
-  const FlowLedger::Connection connection = *found;
-  if (!connection.asked) {
-    // The library hears nothing of the guest while it connects.
-    ::shutdown(fd, SHUT_RDWR);
-    return serve();
+void SlirpStack::State::end(const std::vector<int>& connections) {
+  bool shut_down = false;
+  for (const int fd : connections) {
+    const FlowLedger::Connection* found = ledger.connection(fd);
+    if (!found) continue;
+    const FlowLedger::Connection connection = *found;
+    if (!connection.asked) {
+      // The library hears nothing of the guest while it connects.
+      ::shutdown(fd, SHUT_RDWR);
+      shut_down = true;
+      continue;
+    }
+    // As if the guest had reset it, be it established or not answered by the guest yet.
+    const auto reset = connection.follows
+                           ? reset_frame(connection.ends, connection.taken, std::nullopt)
+                           : reset_frame(connection.ends, 0, connection.first + 1);
+    ::slirp_input(slirp, reset.data(), static_cast<int>(reset.size()));
   }
-  // As if the guest had reset it, be it established or not answered by the guest yet.
-  const auto reset = connection.follows
-                         ? reset_frame(connection.ends, connection.taken, std::nullopt)
-                         : reset_frame(connection.ends, 0, connection.first + 1);
-  ::slirp_input(slirp, reset.data(), static_cast<int>(reset.size()));
+  if (shut_down) serve();  // last, as it may give the descriptors to new connections
 }
 
 /// The library closes sockets for datagrams that have been silent for long: for the moment of a
-/// turn it is later, so that those go that have been silent longest.
+/// turn it is later, so that those go that have been silent longest. Its timers of TCP tick with
+/// each leap: of a guest that asks for many sockets more go at once.
 void SlirpStack::State::expire_datagrams() {
   constexpr std::chrono::milliseconds kTick{1};  // of the library's time
-  leap = FlowLedger::kDatagramSilence - ledger.udp_silence() + kTick;
+  const auto now = Clock::now();
+  const bool often = now - std::exchange(expired_at, now) < std::chrono::seconds(1);
+  leap = FlowLedger::kDatagramSilence - ledger.udp_silence(often ? 2 : 8, now) + kTick;
   take_turn();
   refresh();
   take_turn();
@@ -157,10 +165,11 @@ bool SlirpStack::State::begin_or_follow_tcp(std::span<const uint8_t> frame,
   const Ends ends = Ends::from_guest(judgement.ip);
   if (!judgement.begins_tcp) {
     lost = !ledger.takes_segment(frame, judgement.ip);
-  } else if (!ledger.has(ends)) {
-    if (!make_room()) return false;
-    tcp_at_hand = ends;
+    return true;
   }
+  if (!ledger.has(ends) && !make_room()) return false;
+  // Also of one that is known: the library lets it begin anew when both sides have said all.
+  tcp_at_hand = ends;
   return true;
 }
 

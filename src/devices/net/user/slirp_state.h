@@ -79,6 +79,7 @@ struct SlirpStack::State {
   bool accepts_fail = false;
   Clock::time_point accept_again{};
   Clock::time_point relieve_again{};
+  Clock::time_point expired_at{};  // when sockets for datagrams last made room
   LogLimit limit{"messages about the guest's network"};
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
 
@@ -109,7 +110,7 @@ struct SlirpStack::State {
   bool may_accept(size_t forward) const;
   void relieve();
   bool make_room();
-  void end(int fd);
+  void end(const std::vector<int>& connections);
   void expire_datagrams();
   bool is_forwarded_udp(const Socket& guest) const;
   bool has_outlet(const Socket& guest) const;
