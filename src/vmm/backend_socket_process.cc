@@ -42,7 +42,7 @@ void serve(PacketSocket& owner, const std::string& path) {
   if (!asked || !*asked) return;
   auto socket = BackendSocket::listen(path);
   const auto answer =
-      socket ? Result<std::string>("") : Result<std::string>(fail(std::move(socket).error()));
+      socket ? Result<std::string>("") : Result<std::string>(fail(Error(socket.error())));
   if (!owner.send(encode_command_answer(answer)) || !socket) return;
   auto frontend = await_frontend(*socket, owner.fd());
   if (!frontend) return log::error("{}", frontend.error().what());

@@ -30,7 +30,6 @@ using namespace std::chrono_literals;
 using std::chrono::seconds;
 using testing::AllOf;
 using testing::HasSubstr;
-using testing::UnorderedElementsAre;
 
 constexpr const char* kNewTap = "host-ip=10.77.0.1,netmask=255.255.255.0,mac=02:00:00:00:77:01";
 

@@ -17,7 +17,6 @@ using std::chrono::seconds;
 using testing::AllOf;
 using testing::Contains;
 using testing::HasSubstr;
-using testing::IsEmpty;
 using testing::Not;
 
 class NativeVsockTest : public NativeWorkerTest {

@@ -83,8 +83,8 @@ void StreamDialer::connect() {
 /// Said once, however often it is tried; that nobody is there yet is no news.
 void StreamDialer::tell(int error) {
   if (std::exchange(told_, error) == error || error == ENOENT || error == ECONNREFUSED) return;
-  log::warn("{}{}; it is tried again",
-            Error::from_errno("connecting to", path_, error).what(), fix_for(error, path_, "passt"));
+  log::warn("{}{}; it is tried again", Error::from_errno("connecting to", path_, error).what(),
+            fix_for(error, path_, "passt"));
 }
 
 }  // namespace crosvm

@@ -40,8 +40,7 @@ class StreamDialer {
 
  private:
   using Clock = std::chrono::steady_clock;
-  StreamDialer(EventLoop& loop, const std::string& path, UnixAddress address,
-               Connected connected);
+  StreamDialer(EventLoop& loop, const std::string& path, UnixAddress address, Connected connected);
   void connect();
   void tell(int error);
 

@@ -19,8 +19,8 @@
 #include "devices/net/stream_dialer.h"
 #include "vhost/conformance/scripted_peer.h"
 #include "vhost/conformance/threads.h"
-#include "virtio/ring_abi.h"
 #include "virtio/rig/rig.h"
+#include "virtio/ring_abi.h"
 
 namespace crosvm {
 namespace {

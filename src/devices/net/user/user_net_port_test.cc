@@ -15,7 +15,6 @@ namespace crosvm {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
 
