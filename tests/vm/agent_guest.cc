@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
 namespace crosvm::test {
 
 AgentGuest::AgentGuest(GuestBoot boot, const std::string& params) {
@@ -45,28 +43,15 @@ AgentResult AgentGuest::shell(const std::string& command, std::chrono::milliseco
   return {};
 }
 
-namespace {
-
-/// What a guest's kernel says of its own end on the console: from the first line about it on.
-std::string last_words(const std::string& console) {
-  constexpr size_t kShown = 1500;
-  size_t begin = std::string::npos;
-  for (const char* sign : {"BUG:", "Oops", "PANIC:", "general protection", "Kernel panic"}) {
-    begin = std::min(begin, console.find(sign));
-  }
-  return begin == std::string::npos ? "" : "; its kernel said: " + console.substr(begin, kShown);
-}
-
-}  // namespace
-
 std::string fate_of(VmProcess& vm) {
   const auto status = vm.wait_exit(std::chrono::seconds(20));
   if (!status) return "; the VM runs on";
   constexpr size_t kShown = 300;
   const std::string& said = vm.errors();
+  const std::string words = vm.last_words();
   return "; the VM ended with " + std::to_string(*status) +
          " and said last: " + said.substr(said.size() > kShown ? said.size() - kShown : 0) +
-         last_words(vm.output());
+         (words.empty() ? "" : "; its kernel said: " + words);
 }
 
 std::string AgentGuest::output_of(const std::string& command) {

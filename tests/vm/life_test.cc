@@ -7,6 +7,7 @@
 
 #include <fstream>
 
+#include "agent_guest.h"
 #include "guest_run.h"
 #include "vm_process.h"
 
@@ -34,6 +35,14 @@ TEST(LifeTest, APanicIsReportedAndEndsWithItsOwnStatus) {
   VmProcess vm(guest_arguments({}, run_word("echo c > /proc/sysrq-trigger")));
   EXPECT_EQ(vm.wait_exit(), 34);
   EXPECT_THAT(vm.errors(), HasSubstr("the guest reports a panic"));
+}
+
+// What the tests show, and try once more, when it was not asked for (docs/adr/0006).
+TEST(LifeTest, TheLastWordsOfAGuestWithAnAgentAreHeard) {
+  AgentGuest guest({});
+  guest.shell("(sleep 1; echo c > /proc/sysrq-trigger) >/dev/null 2>&1 &");
+  EXPECT_EQ(guest.vm().wait_exit(), 34);
+  EXPECT_THAT(guest.vm().last_words(), HasSubstr("sysrq triggered crash"));
 }
 
 TEST(LifeTest, TheOutputAndStatusOfACommandComeBack) {

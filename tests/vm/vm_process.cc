@@ -125,6 +125,15 @@ VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
   errors_from_child_ = std::move(errors.read_end);
 }
 
+std::string VmProcess::last_words() const {
+  constexpr size_t kShown = 2000;
+  size_t begin = std::string::npos;
+  for (const char* sign : {"BUG:", "Oops", "PANIC:", "general protection", "Kernel panic"}) {
+    begin = std::min(begin, output_.find(sign));
+  }
+  return begin == std::string::npos ? "" : output_.substr(begin, kShown);
+}
+
 VmProcess::~VmProcess() {
   if (::testing::Test::HasFailure())
     wait_exit(std::chrono::seconds(0));  // reads what it wrote last
@@ -138,10 +147,11 @@ VmProcess::~VmProcess() {
   }
   if (::testing::Test::HasFailure()) {
     // Read by tools/dev/run_vm_tests.sh.
+    const std::string words = last_words();
     if (errors_.find("triple fault") != std::string::npos) {
       ::testing::Test::RecordProperty("guest_fault", "triple fault");
-    } else if (output_.find("<#DF>") != std::string::npos) {  // Linux's trace of a double fault
-      ::testing::Test::RecordProperty("guest_fault", "double fault");
+    } else if (!words.empty()) {
+      ::testing::Test::RecordProperty("guest_fault", words.substr(0, words.find_first_of("\r\n")));
     }
     fprintf(stderr, "---- stdout of crosvm ----\n%s\n---- stderr ----\n%s\n----\n", output_.c_str(),
             errors_.c_str());

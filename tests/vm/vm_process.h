@@ -48,6 +48,8 @@ class VmProcess {
 
   const std::string& output() const { return output_; }
   const std::string& errors() const { return errors_; }
+  /// What a guest's kernel said on the console of its own end, from the first line about it on.
+  std::string last_words() const;
   /// The terminal's own descriptor, for its settings. Only with kTerminal.
   const Fd& terminal() const { return to_child_; }
 

@@ -29,11 +29,11 @@ cases() {
   ' "$@" /dev/null
 }
 
-# fault_cases FILE: the cases that failed and whose guest ended in a double or triple fault, as GoogleTest filters.
+# fault_cases FILE: "NAME WORDS" of each case that failed and whose guest ended in a triple fault, or its kernel said how it died.
 fault_cases() {
   awk "$xml_attribute"'
     /<testcase / { name = attribute("classname") "." attribute("name") }
-    /<property name="guest_fault"/ { print name }
+    /<property name="guest_fault"/ { print name " " attribute("value") }
   ' "$1"
 }
 
@@ -50,7 +50,7 @@ collect() {
     for xml in "$dir"/*.xml; do
       case $xml in */ctest.xml | */\*.xml) continue ;; esac
       if [ -e "$dir/retried" ]; then
-        cases "$xml" | grep -vF -f <(sed 's/.*/ &:/' "$dir/retried") || true
+        cases "$xml" | grep -vF -f <(sed 's/\([^ ]*\).*/ \1:/' "$dir/retried") || true
       else
         cases "$xml"
       fi
@@ -80,7 +80,7 @@ summary() {
   passed=$(grep -c '^passed ' "$1" || true)
   failed=$(grep -c '^failed ' "$1" || true)
   skipped=$(grep -c '^skipped ' "$1" || true)
-  grep '^retried ' "$1" | sed 's/$/: its guest ended in a double or triple fault in the test host (docs\/adr\/0006)/' || true
+  grep '^retried ' "$1" | sed 's/$/: so its guest died in the test host (docs\/adr\/0006)/' || true
   grep '^skipped ' "$1" | sort -u || true
   grep '^failed ' "$1" || true
   if [ "$skipped" = 0 ]; then
