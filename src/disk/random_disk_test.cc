@@ -299,9 +299,8 @@ TEST_P(RandomDiskTest, RandomRequestsDoWhatAFlatModelDoes) {
     SCOPED_TRACE("CROSVM_TEST_SEED=" + std::to_string(seed));
     RandomDisk(GetParam(), seed).run(each);
   }
-  std::printf("random: %llu requests, seeds from %llu\n",
-              static_cast<unsigned long long>(images * each),
-              static_cast<unsigned long long>(first));
+  std::printf("random: %s requests, seeds from %s\n", std::to_string(images * each).c_str(),
+              std::to_string(first).c_str());
 }
 
 INSTANTIATE_TEST_SUITE_P(Images, RandomDiskTest,
