@@ -9,6 +9,7 @@
 #include "disk/composite/composite_disk.h"
 #include "disk/guarded_disk.h"
 #include "disk/image_reader.h"
+#include "disk/qcow2/qcow2_check.h"
 #include "disk/qcow2/qcow2_disk.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/raw_disk.h"
@@ -137,9 +138,17 @@ class Opener {
           TRY(open_named(*header.data_file_name, !options.read_only, ImageFormat::kRaw, options));
     }
     parts.sync = TRY(make_sync_file(image, options.object));
-    if (!options.read_only) TRY(fill_last_block(*image, *parts.sync, options.object));
+    if (!options.read_only) {
+      // The raw disk is told the file's size once: what lies behind the end comes before.
+      if (header.is_dirty() && !header.is_corrupt()) TRY(count_anew(*parts.sync, options.object));
+      TRY(fill_last_block(*image, *parts.sync, options.object));
+    }
     parts.file = TRY(raw_disk(std::move(image), options));
     return TRY(Qcow2Disk::create(std::move(parts)));
+  }
+
+  static Result<void> count_anew(SyncFile& file, const std::string& object) {
+    return with_context(rebuild_qcow2_refcounts(file, object), "repairing refcounts");
   }
 
   /// A file of another program ends where its last bytes end; direct I/O writes whole blocks. What

@@ -170,5 +170,25 @@ TEST_F(OpenDiskTest, AQcow2ImageThatEndsAnywhereIsReadAndWrittenDirectly) {
   EXPECT_TRUE(read == text);
 }
 
+TEST_F(OpenDiskTest, ADirtyQcow2ImageIsWrittenToAfterItsRefcountsWereCountedAnew) {
+  file("a.qcow2", "");
+  const std::string path = root_ / "a.qcow2";
+  auto image =
+      make_sync_file(std::make_shared<const Fd>(std::move(*open_path(path, O_RDWR))), path);
+  ASSERT_TRUE(image);
+  ASSERT_TRUE(create_qcow2(**image, {.size = 1 << 20}, path));
+  ASSERT_TRUE((*image)->write_at(79, std::array{std::byte{1}}));  // the dirty bit
+  const auto opened = open("a.qcow2");
+  ASSERT_TRUE(opened) << opened.error().what();
+  EXPECT_EQ(write(0, std::string(512, 'd')), 0);
+  EXPECT_EQ(write(512 << 10, std::string(512, 'e')), 0);
+  disk_.reset();  // before it is looked at
+  const auto report = check_qcow2(**image, path, Qcow2Repair::kNothing);
+  ASSERT_TRUE(report) << report.error().what();
+  EXPECT_EQ(report->errors + report->leaks, 0u);
+  ASSERT_TRUE(open("a.qcow2"));
+  EXPECT_EQ(read(511, 2), std::string("d\0", 2));
+}
+
 }  // namespace
 }  // namespace crosvm
