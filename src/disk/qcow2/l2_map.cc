@@ -44,13 +44,18 @@ Need L2Map::find_table(uint64_t guest, CachedTable*& table) {
   return {.kind = Need::Kind::kL2, .value = offset};
 }
 
+bool L2Map::owns_table(uint64_t guest) const {
+  const uint64_t entry = l1_[layout_.l1_index(guest)];
+  const uint64_t cluster = (entry & kQcow2OffsetMask) >> layout_.cluster_bits;
+  return (entry & kQcow2Copied) != 0 && map_.use(cluster) == ClusterUse::kL2;
+}
+
 Need L2Map::writable_table(uint64_t guest, CachedTable*& table, std::vector<ClusterRun>& freed) {
   if (Need need = find_table(guest, table); !need.is_nothing()) return need;
   CachedTable* old = table;
   const uint64_t index = layout_.l1_index(guest);
   const uint64_t old_cluster = (l1_[index] & kQcow2OffsetMask) >> layout_.cluster_bits;
-  const bool is_own = (l1_[index] & kQcow2Copied) != 0 && map_.use(old_cluster) == ClusterUse::kL2;
-  if (old != nullptr && is_own) return {};
+  if (old != nullptr && owns_table(guest)) return {};
   if (old != nullptr) ++old->pins;
   Need need = make_table(guest, old, table);
   if (old != nullptr) --old->pins;
@@ -58,12 +63,24 @@ Need L2Map::writable_table(uint64_t guest, CachedTable*& table, std::vector<Clus
   return need;
 }
 
+/// What a shared table names is shared, whatever it says; a data file has one place for each
+/// cluster.
+void L2Map::copy_table(const CachedTable& from, CachedTable& to) const {
+  std::ranges::copy(from.bytes(), to.bytes().begin());
+  if (layout_.external_data) return;
+  for (size_t at = 0; at < to.size; at += layout_.entry_size()) {
+    const Qcow2Entry entry{.word = load_big_endian<uint64_t>(to.bytes(), at)};
+    if (entry.is_compressed() || entry.host() == 0) continue;  // with the flag it is broken
+    store_big_endian(to.bytes(), at, entry.word & ~kQcow2Copied);
+  }
+}
+
 Need L2Map::make_table(uint64_t guest, CachedTable* old, CachedTable*& table) {
   Refcounts::Allocated place;
   if (Need need = refcounts_.allocate(1, ClusterUse::kL2, place); !need.is_nothing()) return need;
   const uint64_t offset = place.run.first << layout_.cluster_bits;
   table = &tables_.add(offset);
-  if (old != nullptr) std::ranges::copy(old->bytes(), table->bytes().begin());
+  if (old != nullptr) copy_table(*old, *table);
   tables_.mark_dirty(*table, 0, table->size);
   set_l1_entry(layout_.l1_index(guest), offset | kQcow2Copied);
   return {};

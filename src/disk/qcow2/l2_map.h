@@ -42,6 +42,9 @@ class L2Map {
   /// are not used any more are added to `freed`.
   Qcow2Need writable_table(uint64_t guest, CachedTable*& table, std::vector<ClusterRun>& freed);
 
+  /// Nobody else has the table for `guest`: what it says of its clusters' being its own holds.
+  bool owns_table(uint64_t guest) const;
+
   Qcow2Entry entry(const CachedTable& table, uint64_t guest) const;
   void set_entry(CachedTable& table, uint64_t guest, const Qcow2Entry& entry);
   /// What is at `guest`, for at most `most` bytes and to the end of the table.
@@ -67,6 +70,7 @@ class L2Map {
  private:
   int broken_table(uint64_t guest);
   void set_l1_entry(uint64_t index, uint64_t value);
+  void copy_table(const CachedTable& from, CachedTable& to) const;
   Qcow2Need make_table(uint64_t guest, CachedTable* old, CachedTable*& table);
 
   const Qcow2Layout& layout_;

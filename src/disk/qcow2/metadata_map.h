@@ -22,6 +22,7 @@ enum class ClusterUse : uint8_t {
   kSnapshotL2,  ///< never changed, whether or not the disk uses it, too
   kBitmap,      ///< of the dirty bitmaps of other programs; only a check of the image looks
   kWalkedL2,    ///< an L2 table that a check of the image has been through
+  kComparedL2,  ///< one, the flags of which it has compared, too
   kContested,   ///< claimed twice: the image is damaged; neither read nor written
 };
 

@@ -78,7 +78,8 @@ Result<void> Qcow2Checker::compare_flags(bool fix) {
   return for_entries(l1, header_.l1_entries, [&](uint64_t i, uint64_t entry) -> Result<void> {
     const uint64_t offset = entry & kQcow2OffsetMask;
     const uint64_t cluster = offset >> layout_.cluster_bits;
-    if (offset == 0 || map_.use(cluster) != ClusterUse::kWalkedL2) return {};
+    const ClusterUse use = map_.use(cluster);
+    if (use != ClusterUse::kWalkedL2 && use != ClusterUse::kComparedL2) return {};
     const bool is_own = counts_.get(cluster) == 1;
     if (((entry & kQcow2Copied) != 0) != is_own) {
       error("the copied flag of the L2 table at {:#x} is wrong", offset);
@@ -86,8 +87,9 @@ Result<void> Qcow2Checker::compare_flags(bool fix) {
       store_big_endian(bytes, 0, entry ^ kQcow2Copied);
       if (fix) TRY(file_.write_at(l1 + i * 8, bytes));
     }
-    // What a shared table says of itself is not looked at before it has been copied.
-    return is_own ? compare_l2_flags(offset, fix) : Result<void>();
+    if (use == ClusterUse::kComparedL2) return {};
+    map_.set(cluster, ClusterUse::kComparedL2);
+    return compare_l2_flags(offset, fix);
   });
 }
 

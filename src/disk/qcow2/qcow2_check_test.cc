@@ -19,6 +19,7 @@ namespace {
 using test::MemoryFile;
 using test::Qcow2Rig;
 using testing::HasSubstr;
+using Kind = DiskRequest::Kind;
 
 constexpr uint64_t kCluster = 65536;  // header, refcount table, block, L1, L2, data follow
 
@@ -121,6 +122,48 @@ TEST(Qcow2CheckTest, ATableOfADataFileIsNamedOnce) {
   const Qcow2Report report = rig.check();
   EXPECT_GT(report.errors, 0u);
   EXPECT_THAT(report.messages, testing::Contains(HasSubstr("named 2 times")));
+}
+
+/// An image with one cluster of data and a snapshot that shares it with the disk.
+void take_snapshot(Qcow2Rig& rig) {
+  rig.make({.size = kCluster * kCluster / 8});
+  rig.open();
+  ASSERT_EQ(rig.write(0, "data"), 0);
+  rig.close();
+  rig.expect_clean();
+  rig.file.resize(8 * kCluster);
+  patch<uint64_t>(rig, 3 * kCluster, 4 * kCluster);
+  patch<uint64_t>(rig, 4 * kCluster, 5 * kCluster);
+  patch<uint64_t>(rig, 6 * kCluster, 4 * kCluster);  // its L1 table
+  patch<uint64_t>(rig, 7 * kCluster, 6 * kCluster);  // the table of snapshots
+  patch<uint32_t>(rig, 7 * kCluster + 8, 1);
+  patch<uint32_t>(rig, 60, 1);
+  patch<uint64_t>(rig, 64, 7 * kCluster);
+  for (const uint64_t cluster : {4, 5, 6, 7}) {
+    patch<uint16_t>(rig, 2 * kCluster + cluster * 2, cluster < 6 ? 2 : 1);
+  }
+  rig.expect_clean();
+}
+
+TEST(Qcow2CheckTest, WhatASnapshotsTableSaysOfItsClustersIsNotBelieved) {
+  for (const Kind kind : {Kind::kWrite, Kind::kWriteZeroes}) {
+    for (const uint64_t length : {uint64_t{512}, kCluster}) {
+      Qcow2Rig rig(1);
+      take_snapshot(rig);
+      patch<uint64_t>(rig, 4 * kCluster, 5 * kCluster | kQcow2Copied);
+      EXPECT_EQ(rig.check().errors, 1u);
+      rig.open();
+      ASSERT_EQ(rig.run(kind, 0, length), 0);
+      EXPECT_EQ(rig.read(0, 4), std::string(4, '\0'));
+      EXPECT_EQ(rig.write(0, "anew"), 0);
+      EXPECT_EQ(rig.read(0, 4), "anew");
+      rig.close();
+      std::string kept(4, '?');
+      rig.file.read(5 * kCluster, std::as_writable_bytes(std::span(kept)));
+      EXPECT_EQ(kept, "data");
+      EXPECT_EQ(rig.check().errors + rig.check().leaks, 0u) << rig.check().messages.front();
+    }
+  }
 }
 
 /// A sparse file whose L1 entries name tables so many bytes apart. `snapshot_entries`: of the L1

@@ -190,8 +190,13 @@ bool Qcow2Disk::Operation::write_step() {
   }
   const MappedRun run = metadata.l2().run(table, position_, end_ - position_);
   if (run.kind == UnitKind::kBroken) return broken(position_);
-  if (run.kind == UnitKind::kData && run.entry.is_copied()) return write_in_place(run);
-  return allocate_step(run);
+  if (run.kind == UnitKind::kData && has_own(run.entry)) return write_in_place(run);
+  return allocate_step();
+}
+
+/// A table of a snapshot's does not say which clusters are the disk's own.
+bool Qcow2Disk::Operation::has_own(const Qcow2Entry& entry) const {
+  return entry.is_copied() && disk_.metadata_->l2().owns_table(position_);
 }
 
 bool Qcow2Disk::Operation::write_in_place(const MappedRun& run) {
@@ -237,7 +242,7 @@ uint64_t Qcow2Disk::Operation::count_to_allocate(const CachedTable* table, uint6
   return (at - first) >> disk_.layout_.cluster_bits;
 }
 
-bool Qcow2Disk::Operation::allocate_step(const MappedRun& run) {
+bool Qcow2Disk::Operation::allocate_step() {
   Qcow2Metadata& metadata = *disk_.metadata_;
   const Qcow2Layout& layout = disk_.layout_;
   const uint64_t first = layout.cluster_start(position_);
@@ -249,7 +254,8 @@ bool Qcow2Disk::Operation::allocate_step(const MappedRun& run) {
   Allocation::Place place{.guest = first, .count = 1};
   auto need = metadata.l2().writable_table(position_, place.table, metadata.freed());
   if (!need.is_nothing()) return wait(need);
-  if (needs_new_cluster(run.entry, first)) {
+  const Qcow2Entry entry = metadata.l2().entry(*place.table, first);  // of a table of its own now
+  if (needs_new_cluster(entry, first)) {
     place.count = count_to_allocate(place.table, first, end_);
     place.is_new = true;
     Refcounts::Allocated allocated;
@@ -259,7 +265,7 @@ bool Qcow2Disk::Operation::allocate_step(const MappedRun& run) {
     place.host = allocated.run.first << layout.cluster_bits;
     place.is_fresh = allocated.is_fresh;
   } else {
-    place.host = layout.external_data ? first : run.entry.host();
+    place.host = layout.external_data ? first : entry.host();
     const bool may = layout.external_data ||
                      metadata.map().use(place.host >> layout.cluster_bits) == ClusterUse::kData;
     if (!may) return broken(position_);

@@ -54,8 +54,9 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   void read_below(Target target, uint64_t offset, uint64_t length);
   void skip_as_zeroes(uint64_t length);
   bool write_step();
+  bool has_own(const Qcow2Entry& entry) const;
   bool write_in_place(const MappedRun& run);
-  bool allocate_step(const MappedRun& run);
+  bool allocate_step();
   uint64_t count_to_allocate(const CachedTable* table, uint64_t first, uint64_t end) const;
   bool needs_new_cluster(const Qcow2Entry& entry, uint64_t guest) const;
   bool zero_step();

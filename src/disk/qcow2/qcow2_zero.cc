@@ -47,9 +47,9 @@ bool Qcow2Disk::Operation::zero_step() {
     return true;
   }
   // Real zeroes, for this cluster alone.
-  if (run.kind == UnitKind::kData && run.entry.is_copied()) return write_in_place(run);
+  if (run.kind == UnitKind::kData && has_own(run.entry)) return write_in_place(run);
   const uint64_t end = std::exchange(end_, part);
-  const bool stepped = allocate_step(run);
+  const bool stepped = allocate_step();
   end_ = end;
   return stepped;
 }
@@ -58,10 +58,10 @@ bool Qcow2Disk::Operation::zero_step() {
 Qcow2Entry Qcow2Disk::Operation::zeroed(const Qcow2Entry& entry, uint64_t guest) const {
   const Qcow2Layout& layout = disk_.layout_;
   const bool keeps_space = request_->kind == Kind::kWriteZeroes && !request_->may_unmap;
-  const bool has_own = entry.host() != 0 && !entry.is_compressed() && entry.is_copied();
+  const bool keeps_host = keeps_space && entry.host() != 0 && !entry.is_compressed();
   Qcow2Entry zero;
   if (layout.version < 3) return zero;  // there is nothing below
-  if (keeps_space && has_own) {
+  if (keeps_host && has_own(entry)) {
     zero.word = entry.host() | kQcow2Copied;
   } else if (disk_.backing_bytes_from(guest) == 0) {
     return zero;
