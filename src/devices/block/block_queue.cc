@@ -81,7 +81,11 @@ void BlockQueue::io_done(BlockRequest& request, int error) {
     worker_.flush_begins(request);
     return worker_.disk().start(request);
   }
-  error = worker_.io_done(request, error);
+  const std::optional<int> told = worker_.io_done(*this, request, error);
+  if (told) finish(request, *told == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR);
+}
+
+void BlockQueue::flush_done(BlockRequest& request, int error) {
   finish(request, error == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR);
 }
 

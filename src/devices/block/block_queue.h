@@ -34,6 +34,8 @@ class BlockQueue {
 
   /// `request`, one of this queue's, was done by the disk; `error` is an errno or 0.
   void io_done(BlockRequest& request, int error);
+  /// So was a flush, and the end of others had to be waited for.
+  void flush_done(BlockRequest& request, int error);
 
  private:
   Result<void> process();

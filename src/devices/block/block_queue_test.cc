@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <linux/virtio_blk.h>
 
+#include <array>
 #include <cerrno>
+#include <optional>
+#include <thread>
 
 #include "devices/block/block_test_disk.h"
 #include "devices/block/block_worker.h"
@@ -32,7 +35,7 @@ class HeldDisk final : public Disk {
     if (held_.empty()) return;
     for (DiskRequest* request : std::exchange(held_, {})) {
       const bool fails = request->kind == DiskRequest::Kind::kFlush &&
-                         (fails_flushes || std::exchange(fails_next_flush, false));
+                         (fails_flushes || (fails_flush > 0 && --fails_flush == 0));
       request->disk_done(fails ? EIO : 0);
       ++ended;
     }
@@ -45,7 +48,7 @@ class HeldDisk final : public Disk {
   unsigned flushes = 0;  // started
   unsigned ended = 0;
   bool fails_flushes = false;
-  bool fails_next_flush = false;
+  unsigned fails_flush = 0;      // the how manieth to end, or none
   std::function<void()> refill;  // after a batch
 
  private:
@@ -229,16 +232,63 @@ TEST_F(IdleFlushTest, ItsFailureIsToldByTheDriversNextFlush) {
 }
 
 TEST_F(IdleFlushTest, AFailureIsToldByEveryFlushUnderWay) {
-  disk_->at_once = false;
-  bench_.driver().send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
-  bench_.driver().send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
-  while (disk_->held() < 2) ASSERT_TRUE(loop_->run_once(std::chrono::seconds(10)));
-  disk_->fails_next_flush = true;
-  disk_->end_all();
-  EXPECT_EQ(status(), VIRTIO_BLK_S_IOERR);
-  EXPECT_EQ(status(), VIRTIO_BLK_S_IOERR);
-  disk_->at_once = true;
-  EXPECT_EQ(flush(), VIRTIO_BLK_S_OK);
+  for (const bool failing_last : {false, true}) {
+    SCOPED_TRACE(failing_last);
+    disk_->at_once = false;
+    for (int i = 0; i < 2; ++i) {
+      bench_.driver().send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
+    }
+    while (disk_->held() < 2) ASSERT_TRUE(loop_->run_once(std::chrono::seconds(10)));
+    disk_->fails_flush = failing_last ? 2 : 1;
+    disk_->end_all();
+    EXPECT_EQ(status(), VIRTIO_BLK_S_IOERR);
+    EXPECT_EQ(status(), VIRTIO_BLK_S_IOERR);
+    disk_->at_once = true;
+    EXPECT_EQ(flush(), VIRTIO_BLK_S_OK);
+  }
+}
+
+/// Two workers of one open file, each on a loop of its own.
+class FlushWorkersTest : public IdleFlushTest {
+ protected:
+  FlushWorkersTest() {
+    worker_.reset();
+    for (Worker& one : workers_) {
+      auto disk = std::make_unique<HeldDisk>();
+      one.disk = disk.get();
+      one.worker =
+          std::make_unique<BlockWorker>(*one.loop, std::move(disk), rules_, "disk.img",
+                                        [](const std::string& why) { ADD_FAILURE() << why; });
+      EXPECT_TRUE(one.worker->start_queue(
+          0, std::move(*Virtqueue::create(one.bench.memory().guest(), one.bench.setup()))));
+      one.bench.driver().send({header(VIRTIO_BLK_T_FLUSH), writable(1)});
+      while (one.disk->held() == 0) EXPECT_TRUE(one.loop->run_once(std::chrono::seconds(10)));
+    }
+  }
+  struct Worker {
+    std::unique_ptr<EventLoop> loop = std::move(*EventLoop::create());
+    QueueBench bench{{.size = 4}};
+    HeldDisk* disk = nullptr;
+    std::unique_ptr<BlockWorker> worker;
+    std::optional<int> status() {
+      auto used = bench.driver().try_used();
+      return used ? std::optional<int>(used->last_byte()) : std::nullopt;
+    }
+  };
+  BlockRules rules_{.size = 1 << 20};
+  std::array<Worker, 2> workers_;
+};
+
+// The kernel has told one of them, and it is the other that is heard of first.
+TEST_F(FlushWorkersTest, NoneGoesWellWhileAnotherMayFail) {
+  auto& [failing, first] = workers_;
+  first.disk->end_all();
+  EXPECT_EQ(first.status(), std::nullopt);
+  failing.disk->fails_flushes = true;
+  std::thread([&] { failing.disk->end_all(); }).join();  // as its own would
+  EXPECT_EQ(failing.status(), VIRTIO_BLK_S_IOERR);
+  EXPECT_TRUE(first.loop->run_once(std::chrono::seconds(10)));
+  EXPECT_EQ(first.status(), VIRTIO_BLK_S_IOERR);
 }
 
 }  // namespace

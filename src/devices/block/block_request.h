@@ -50,7 +50,7 @@ class BlockRequest final : public DiskRequest {
 
   void disk_done(int error) override;
 
-  uint64_t failures_told = 0;  ///< of flushes, when this one began
+  FlushErrors::Flush flush;  ///< while it is one
 
  private:
   struct Segment {

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "base/format.h"
@@ -58,7 +59,10 @@ BlockWorker::BlockWorker(EventLoop& loop, std::unique_ptr<Disk> disk, const Bloc
   disk_->on_batch([this] { settle(); });
 }
 
-BlockWorker::~BlockWorker() { disarm_idle_flush(); }
+BlockWorker::~BlockWorker() {
+  disarm_idle_flush();
+  if (idle_flush_.running) rules_.flush_errors->end_untold(idle_flush_.flush);
+}
 
 Result<void> BlockWorker::start_queue(uint16_t index, Virtqueue queue) {
   return queues_.try_emplace(index, *this).first->second.start(std::move(queue));
@@ -126,17 +130,26 @@ void BlockWorker::log_error(const DiskRequest& request, int error) {
 
 void BlockWorker::flush_begins(BlockRequest& request) {
   disarm_idle_flush();
-  request.failures_told = rules_.flush_errors->begin();
+  request.flush = rules_.flush_errors->begin();
 }
 
-int BlockWorker::io_done(const BlockRequest& request, int error) {
+std::optional<int> BlockWorker::io_done(BlockQueue& queue, BlockRequest& request, int error) {
   if (error != 0) log_error(request, error);
   const bool is_flush = request.kind == Kind::kFlush;
   const bool unflushed = is_flush ? error != 0 : request.kind != Kind::kRead;
   if (unflushed) arm_idle_flush();
   if (!is_flush) return error;
   if (error != 0) rules_.flush_errors->failed(error);
-  return rules_.flush_errors->end(request.failures_told, error);
+  return rules_.flush_errors->end(
+      request.flush, error,
+      [this, thread = std::this_thread::get_id(), &queue, &request](int told) {
+        // On a thread of its own it is part of a batch, which is settled.
+        if (std::this_thread::get_id() == thread) return queue.flush_done(request, told);
+        later([this, &queue, &request, told] {
+          queue.flush_done(request, told);
+          settle();
+        });
+      });
 }
 
 void BlockWorker::arm_idle_flush() {
@@ -151,15 +164,18 @@ void BlockWorker::flush_idle() {
   idle_timer_ = 0;
   if (pausing_) return arm_idle_flush();
   if (std::exchange(idle_flush_.running, true)) return;
+  idle_flush_.flush = rules_.flush_errors->begin();
   disk_->start(idle_flush_);
   disk_->submit();
 }
 
 void BlockWorker::IdleFlush::disk_done(int error) {
   running = false;
-  if (error == 0) return;
-  worker_.log_error(*this, error);
-  worker_.rules_.flush_errors->failed(error);
+  if (error != 0) {
+    worker_.log_error(*this, error);
+    worker_.rules_.flush_errors->failed(error);
+  }
+  worker_.rules_.flush_errors->end_untold(flush);
 }
 
 }  // namespace crosvm

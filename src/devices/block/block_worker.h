@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/log_limit.h"
@@ -46,8 +47,9 @@ class BlockWorker {
   /// What has been written so far needs no other flush, unless this one fails.
   void flush_begins(BlockRequest& request);
   /// Logs an error; watches for writes that nobody flushes. Gives the error for the driver: of a
-  /// flush also that of another, which it would not hear of.
-  int io_done(const BlockRequest& request, int error);
+  /// flush also that of another, which it would not hear of. Nothing while others that may fail for
+  /// it are under way: `queue` is told later.
+  std::optional<int> io_done(BlockQueue& queue, BlockRequest& request, int error);
 
  private:
   /// What writes the disk's cache back when the driver does not ask for it.
@@ -56,6 +58,7 @@ class BlockWorker {
     explicit IdleFlush(BlockWorker& worker) : worker_(worker) { kind = Kind::kFlush; }
     void disk_done(int error) override;
     bool running = false;
+    FlushErrors::Flush flush;
 
    private:
     BlockWorker& worker_;
@@ -66,7 +69,7 @@ class BlockWorker {
   void flush_idle();
   void settle();
   void tell_paused();
-  /// `work` on the loop, unless the worker has gone by then.
+  /// `work` on the loop, unless the worker has gone by then. From any thread.
   void later(std::function<void()> work);
 
   EventLoop& loop_;

@@ -118,6 +118,7 @@ void Qcow2Disk::Committer::write_some() {
 
 void Qcow2Disk::Committer::flush() {
   step_ = Step::kFlush;
+  flush_ = flush_errors_.begin();
   ++pieces_;
   if (!std::exchange(flushed_data_, true) && disk_.data_file_) {
     ++pieces_;
@@ -133,6 +134,7 @@ void Qcow2Disk::Committer::piece_done(int error) {
   --pieces_;
   if (step_ == Step::kWrite) return write_some();
   if (pieces_ > 0) return;
+  flush_errors_.end_untold(flush_);
   if (error_ != 0) return end_stages(error_);
   ++stage_;
   next_stage();

@@ -70,6 +70,7 @@ class Qcow2Disk::Committer final : private Waiter, private PieceOwner {
   bool freeing_ = false;
   bool waiting_ = false;
   FlushErrors flush_errors_;
+  FlushErrors::Flush flush_;  // its own
   LogLimit limit_{"failures to bring a qcow2 image up to date"};
 };
 

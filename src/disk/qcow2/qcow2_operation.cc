@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <optional>
 
 #include "base/format.h"
 #include "disk/qcow2/qcow2_commit.h"
@@ -22,7 +23,7 @@ void Qcow2Disk::Operation::begin(DiskRequest& request, int refusal) {
   pieces_ = 0;
   error_ = refusal;
   waiting_ = flushed_ = false;
-  failures_told_ = disk_.committer_->flush_errors().begin();
+  if (request.kind == Kind::kFlush) flush_ = disk_.committer_->flush_errors().begin();
   run();
 }
 
@@ -50,8 +51,10 @@ void Qcow2Disk::Operation::run() {
   }
   --pieces_;
   if (pieces_ > 0 || waiting_) return;
-  if (is_flush) error_ = disk_.committer_->flush_errors().end(failures_told_, error_);
-  disk_.ended(*this, error_);
+  if (!is_flush) return disk_.ended(*this, error_);
+  const std::optional<int> told = disk_.committer_->flush_errors().end(
+      flush_, error_, [this](int error) { disk_.ended(*this, error); });
+  if (told) disk_.ended(*this, *told);
 }
 
 /// False when something has to be waited for.

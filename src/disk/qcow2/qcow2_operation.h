@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "disk/flush_errors.h"
 #include "disk/qcow2/qcow2_disk.h"
 
 namespace crosvm {
@@ -83,7 +84,7 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   int error_ = 0;
   bool waiting_ = false;
   bool flushed_ = false;
-  uint64_t failures_told_ = 0;  // of flushes, when this one began
+  FlushErrors::Flush flush_;  // of a flush
 };
 
 /// Writes of clusters that have no place of their own yet: what is around the guest's bytes is
