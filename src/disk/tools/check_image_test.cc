@@ -10,6 +10,7 @@
 #include "disk/tools/convert_image.h"
 #include "disk/tools/held_signals.h"
 #include "disk/tools/image_info.h"
+#include "disk/tools/make_composite.h"
 #include "disk/tools/make_qcow2.h"
 #include "disk/tools/tool_image.h"
 
@@ -56,6 +57,26 @@ TEST_F(CheckImageTest, ASignalEndsCheckAndCompact) {
   const auto compacted = compact_image({.path = path});
   ASSERT_FALSE(compacted);
   EXPECT_EQ(compacted.error().code(), std::errc::interrupted);
+  sigset_t term;
+  ::sigemptyset(&term);
+  ::sigaddset(&term, SIGTERM);
+  const timespec now{};
+  EXPECT_EQ(::sigtimedwait(&term, nullptr, &now), SIGTERM);
+}
+
+TEST_F(CheckImageTest, ASignalEndsWhatMakesImages) {
+  folder_.write("part.img", std::string(8192, 'p'));
+  const std::string part = "part:" + folder_.path("part.img");
+  const HeldSignals held;
+  ::raise(SIGTERM);
+  const auto made = make_qcow2({.path = folder_.path("a.qcow2"), .size = 1 << 20});
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code(), std::errc::interrupted);
+  const auto composite = make_composite(folder_.path("disk"), std::vector<std::string_view>{part});
+  ASSERT_FALSE(composite);
+  EXPECT_EQ(composite.error().code(), std::errc::interrupted);
+  std::filesystem::directory_iterator files(folder_.path(""));
+  EXPECT_EQ(std::distance(begin(files), end(files)), 1) << "part.img";
   sigset_t term;
   ::sigemptyset(&term);
   ::sigaddset(&term, SIGTERM);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "disk/tools/held_signals.h"
 #include "disk/tools/target_file.h"
 #include "disk/tools/tool_image.h"
 
@@ -70,6 +71,7 @@ Result<CompositePartition> parse_partition(std::string_view text) {
 }
 
 Result<void> make_composite(const std::string& path, std::span<const std::string_view> partitions) {
+  const HeldSignals signals;  // so that all files get their names, or none
   CompositePlan plan{.path = path, .partitions = {}};
   for (const std::string_view text : partitions) {
     CompositePartition partition = TRY(parse_partition(text));
@@ -77,6 +79,7 @@ Result<void> make_composite(const std::string& path, std::span<const std::string
     partition.size = TRY(size_beside(path, partition));
     plan.partitions.push_back(std::move(partition));
   }
+  TRY(signals.check());
   return create_composite(plan);
 }
 

@@ -7,6 +7,7 @@
 #include "disk/qcow2/qcow2_create.h"
 #include "disk/qcow2/sync_file.h"
 #include "disk/stored_name.h"
+#include "disk/tools/held_signals.h"
 #include "disk/tools/target_file.h"
 #include "disk/tools/tool_image.h"
 
@@ -55,10 +56,12 @@ Result<Qcow2CreateOptions> options_of(const Qcow2Plan& plan) {
 }  // namespace
 
 Result<void> make_qcow2(const Qcow2Plan& plan) {
+  const HeldSignals signals;
   const Qcow2CreateOptions options = TRY(options_of(plan));
   TargetFile target = TRY(TargetFile::create(plan.path));
   auto file = TRY(make_sync_file(borrowed(target.fd()), plan.path));
   TRY(create_qcow2(*file, options, plan.path));
+  TRY(signals.check());
   TRY(target.commit());
   if (options.backing_name) warn_if_not_let_in(plan, *options.backing_name);
   return {};
