@@ -90,6 +90,7 @@ TEST(Qcow2CheckTest, UsesThroughASharedTableAreAllCounted) {
   EXPECT_EQ(rig.check().errors, 1u);
   patch<uint64_t>(rig, 72, kQcow2IncompatibleDirty);
   patch<uint64_t>(rig, 80, kQcow2CompatibleLazyRefcounts);
+  rig.expect_clean();  // they are to be counted anew
   rig.open();
   rig.close();
   rig.expect_clean();
@@ -164,6 +165,25 @@ TEST(Qcow2CheckTest, WhatASnapshotsTableSaysOfItsClustersIsNotBelieved) {
       EXPECT_EQ(rig.check().errors + rig.check().leaks, 0u) << rig.check().messages.front();
     }
   }
+}
+
+TEST(Qcow2CheckTest, WhatADeletedSnapshotLeavesIsLeaked) {
+  Qcow2Rig rig(1);
+  take_snapshot(rig);
+  patch<uint32_t>(rig, 60, 0);
+  patch<uint64_t>(rig, 64, 0);
+  Qcow2Report report = rig.check();
+  EXPECT_EQ(report.errors, 0u) << report.messages.front();
+  EXPECT_EQ(report.leaks, 4u);
+  report = rig.check(Qcow2Repair::kLeaks);
+  EXPECT_EQ(report.errors, 0u) << report.messages.front();
+  rig.expect_clean();
+  EXPECT_EQ(load_big_endian<uint64_t>(rig.file.bytes(), 3 * kCluster), 4 * kCluster | kQcow2Copied);
+  rig.open();
+  EXPECT_EQ(rig.read(0, 4), "data");
+  rig.close();
+  patch<uint64_t>(rig, 3 * kCluster, 4 * kCluster);
+  EXPECT_EQ(rig.check().errors, 1u) << "of a table with the refcount 1";
 }
 
 /// A sparse file whose L1 entries name tables so many bytes apart. `snapshot_entries`: of the L1

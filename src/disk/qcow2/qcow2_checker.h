@@ -80,6 +80,8 @@ class Qcow2Checker {
   Qcow2Entry entry_of(std::span<const std::byte> table, uint64_t index) const;
   Result<void> compare_refcounts();
   void compare_block(std::span<const std::byte> block, uint64_t first);
+  Result<uint64_t> stored_refcount(uint64_t cluster);
+  Result<void> tell_flag(std::string_view what, uint64_t cluster, bool is_set);
   Result<void> compare_flags(bool fix);
   Result<void> compare_l2_flags(uint64_t offset, bool fix);
   Result<void> write_counts(uint64_t first, uint64_t table_clusters,
