@@ -25,13 +25,23 @@ void Qcow2Disk::Allocation::begin(Operation& operation, const Place& place, uint
   ++place_.table->pins;
   disk_.running_allocations_.push_back(this);
   find_fill();
-  const uint64_t bytes = (head_zero_ ? 0 : from_ - fill_from_) + (tail_zero_ ? 0 : fill_to_ - to_);
   fill_.resize(0);
-  if (bytes == 0) return write();
-  if (disk_.fill_bytes_ > 0 && disk_.fill_bytes_ + bytes > kMostFillBytes) {
-    return disk_.waiting_allocations_.push_back(this);
+  if (bytes_to_fill() == 0) return write();
+  disk_.waiting_allocations_.push_back(this);
+  disk_.begin_waiting_allocations();
+}
+
+uint64_t Qcow2Disk::Allocation::bytes_to_fill() const {
+  return (head_zero_ ? 0 : from_ - fill_from_) + (tail_zero_ ? 0 : fill_to_ - to_);
+}
+
+void Qcow2Disk::begin_waiting_allocations() {
+  while (!waiting_allocations_.empty()) {
+    Allocation* next = waiting_allocations_.front();
+    if (fill_bytes_ > 0 && fill_bytes_ + next->bytes_to_fill() > kMostFillBytes) return;
+    waiting_allocations_.pop_front();
+    next->begin_fill();
   }
-  begin_fill();
 }
 
 /// What must be written along with the guest's bytes so that whole units are defined: all of a
@@ -157,11 +167,7 @@ void Qcow2Disk::Allocation::end(int error) {
   std::vector<Waiter*> woken = std::exchange(waiters, {});
   Operation& operation = *operation_;
   disk_.allocations_.give_back(*this);
-  if (!disk_.waiting_allocations_.empty()) {
-    Allocation* next = disk_.waiting_allocations_.front();
-    disk_.waiting_allocations_.pop_front();
-    next->begin_fill();
-  }
+  disk_.begin_waiting_allocations();
   operation.piece_done(error);
   wake(woken, 0);
 }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/format.h"
 #include "disk/qcow2/decompress.h"
@@ -24,6 +25,18 @@ void Qcow2Disk::CompressedRead::begin(Operation& operation, const Qcow2Entry& en
   if (disk_.running_compressed_ == kMostReads) return disk_.waiting_compressed_.push_back(this);
   ++disk_.running_compressed_;
   begin_read();
+}
+
+/// One that finds its cluster unpacked ends at once, and the next begins here, not further in.
+void Qcow2Disk::begin_waiting_compressed() {
+  if (std::exchange(beginning_compressed_, true)) return;
+  while (!waiting_compressed_.empty() && running_compressed_ < kMostReads) {
+    CompressedRead* next = waiting_compressed_.front();
+    waiting_compressed_.pop_front();
+    ++running_compressed_;
+    next->begin_read();
+  }
+  beginning_compressed_ = false;
 }
 
 void Qcow2Disk::CompressedRead::begin_read() {
@@ -70,13 +83,8 @@ void Qcow2Disk::CompressedRead::end(int error) {
   packed_ = {};
   disk_.release_clusters(epoch_);
   disk_.compressed_reads_.give_back(*this);
-  if (disk_.waiting_compressed_.empty()) {
-    --disk_.running_compressed_;
-  } else {
-    CompressedRead* next = disk_.waiting_compressed_.front();
-    disk_.waiting_compressed_.pop_front();
-    next->begin_read();
-  }
+  --disk_.running_compressed_;
+  disk_.begin_waiting_compressed();
   operation.piece_done(error);
 }
 

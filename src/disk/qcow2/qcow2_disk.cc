@@ -18,7 +18,8 @@ namespace {
 
 constexpr uint64_t kLeastGrowth = 1 << 20;
 constexpr uint64_t kMostGrowth = 64 << 20;
-constexpr uint64_t kFileUnit = 64 << 10;  // of the file's size: suits direct I/O
+constexpr uint64_t kFileUnit = 64 << 10;       // of the file's size: suits direct I/O
+constexpr uint64_t kMostLoadBytes = 16 << 20;  // of tables on their way
 
 }  // namespace
 
@@ -26,15 +27,12 @@ constexpr uint64_t kFileUnit = 64 << 10;  // of the file's size: suits direct I/
 class Qcow2Disk::Load final : public PieceOwner {
  public:
   Load(Qcow2Disk& disk, const Qcow2Need& need)
-      : need(need),
-        size(disk.layout_.cluster_size()),
-        bytes(std::make_unique_for_overwrite<std::byte[]>(size)),
-        disk_(disk) {}
+      : need(need), size(disk.layout_.cluster_size()), disk_(disk) {}
   void piece_done(int error) override { disk_.load_ended(*this, error); }
 
   const Qcow2Need need;
   const uint64_t size;
-  std::unique_ptr<std::byte[]> bytes;
+  std::unique_ptr<std::byte[]> bytes;  // once it has begun
   std::vector<Waiter*> waiters;
 
  private:
@@ -251,16 +249,30 @@ void Qcow2Disk::wait_for(const Qcow2Need& need, Waiter& waiter) {
   Load& load = *at->second;
   load.waiters.push_back(&waiter);
   if (!is_new) return;
+  if (load_bytes_ + load.size > kMostLoadBytes) return waiting_loads_.push_back(&load);
+  begin_load(load);
+}
+
+void Qcow2Disk::begin_load(Load& load) {
+  load_bytes_ += load.size;
+  load.bytes = std::make_unique_for_overwrite<std::byte[]>(load.size);
   const uint64_t size = file_->size();
-  const uint64_t there = need.value < size ? std::min(load.size, size - need.value) : 0;
+  const uint64_t at = std::min(load.need.value, size);
+  const uint64_t there = std::min(load.size, size - at);
   std::memset(load.bytes.get() + there, 0, load.size - there);
-  Piece& piece = take_piece(load, Target::kFile, Kind::kRead, std::min(need.value, size), there);
+  Piece& piece = take_piece(load, Target::kFile, Kind::kRead, at, there);
   piece.buffers.push_back(GuestSlice::over({load.bytes.get(), there}));
   start_piece(piece);
 }
 
 void Qcow2Disk::load_ended(Load& load, int error) {
   auto node = loads_.extract(load.need.value);  // lives until the end of this
+  load_bytes_ -= load.size;
+  if (!waiting_loads_.empty()) {
+    Load* next = waiting_loads_.front();
+    waiting_loads_.pop_front();
+    begin_load(*next);
+  }
   if (error == 0) metadata_->add_loaded(load.need, std::move(load.bytes));
   wake(load.waiters, error);
 }

@@ -87,7 +87,10 @@ class Qcow2Disk : public Disk {
   void wait_for_size(Target target, uint64_t bytes, Waiter& waiter);
   void grow(Target target);
   void grown(Target target, int error);
+  void begin_load(Load& load);
   void load_ended(Load& load, int error);
+  void begin_waiting_compressed();
+  void begin_waiting_allocations();
   void wait_for_commit(Waiter& waiter);
   void commit_if_heavy();
   Allocation* allocation_at(uint64_t first, uint64_t end);
@@ -127,10 +130,13 @@ class Qcow2Disk : public Disk {
   std::deque<Allocation*> waiting_allocations_;
   ObjectPool<CompressedRead> compressed_reads_;
   size_t running_compressed_ = 0;
+  bool beginning_compressed_ = false;
   std::deque<CompressedRead*> waiting_compressed_;
   Qcow2Entry unpacked_entry_;  // whose bytes `unpacked_` are; none is 0
   std::vector<std::byte> unpacked_;
   std::unordered_map<uint64_t, std::unique_ptr<Load>> loads_;
+  uint64_t load_bytes_ = 0;  // that those hold which have begun
+  std::deque<Load*> waiting_loads_;
   std::array<Growth, 3> growths_;  // by target
   // Holders of clusters, by whether they began before the last cut: what a commit frees is not used
   // again before those have ended.

@@ -22,7 +22,7 @@ void Qcow2Disk::Operation::begin(DiskRequest& request, int refusal) {
   taken_ = 0;
   pieces_ = 0;
   error_ = refusal;
-  waiting_ = flushed_ = false;
+  waiting_ = held_back_ = flushed_ = false;
   if (request.kind == Kind::kFlush) flush_ = disk_.committer_->flush_errors().begin();
   run();
 }
@@ -39,15 +39,17 @@ void Qcow2Disk::Operation::piece_done(int error) {
     disk_.committer_->flush_errors().failed(error);
   }
   --pieces_;
-  if (pieces_ == 0 && !waiting_) run();
+  if ((pieces_ == 0 || held_back_) && !waiting_) run();
 }
 
 /// While nothing is waited for, goes on to the end; what has begun ends first, even after an error.
 void Qcow2Disk::Operation::run() {
+  held_back_ = false;
   add_piece();  // so that nothing ends it meanwhile
   const bool is_flush = request_->kind == Kind::kFlush;
   while (error_ == 0 && (position_ < end_ || (is_flush && !flushed_))) {
-    if (!step()) break;
+    held_back_ = pieces_ > kMostPieces;
+    if (held_back_ || !step()) break;
   }
   --pieces_;
   if (pieces_ > 0 || waiting_) return;
@@ -236,10 +238,13 @@ uint64_t Qcow2Disk::Operation::count_to_allocate(const CachedTable* table, uint6
                                                  uint64_t end) const {
   const uint64_t cluster = disk_.layout_.cluster_size();
   const L2Map& l2 = disk_.metadata_->l2();
+  for (const Allocation* running : disk_.running_allocations_) {
+    const uint64_t guest = running->place().guest;
+    if (guest >= first) end = std::min(end, guest);
+  }
   uint64_t at = first;
   do {
     if (table != nullptr && !needs_new_cluster(l2.entry(*table, at), at)) break;
-    if (disk_.allocation_at(at, at + cluster) != nullptr) break;
     at += cluster;
   } while (at < end && l2.bytes_to_table_end(at) != disk_.layout_.l2_coverage());
   return (at - first) >> disk_.layout_.cluster_bits;

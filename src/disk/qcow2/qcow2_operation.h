@@ -33,7 +33,7 @@ class Qcow2Disk::Piece final : public DiskRequest {
 
 /// One request on its way, or a read of our own. It is translated from its start on, a run of like
 /// bytes at a time; a step that lacks something is tried again when that has come. What has begun
-/// goes on meanwhile.
+/// goes on meanwhile. Only so much is on its way at a time.
 class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
  public:
   explicit Operation(Qcow2Disk& disk) : disk_(disk) {}
@@ -47,6 +47,8 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   void take_buffers(uint64_t length, std::vector<GuestSlice>& to);
 
  private:
+  static constexpr size_t kMostPieces = 32;  // on their way at a time
+
   void go_on(int error) override;
   void run();
   bool step();
@@ -83,6 +85,7 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   size_t pieces_ = 0;
   int error_ = 0;
   bool waiting_ = false;
+  bool held_back_ = false;  // has as many pieces as it may
   bool flushed_ = false;
   FlushErrors::Flush flush_;  // of a flush
 };
@@ -103,6 +106,8 @@ class Qcow2Disk::Allocation final : private PieceOwner, private DiskRequest {
   };
   /// Takes [from, to) from `operation`'s buffers, bytes of the disk.
   void begin(Operation& operation, const Place& place, uint64_t from, uint64_t to);
+  /// Of the disk's old bytes, what must be read.
+  uint64_t bytes_to_fill() const;
   void begin_fill();
   bool overlaps(uint64_t first, uint64_t end) const {
     return first < place_.guest + place_.count * disk_.layout_.cluster_size() && place_.guest < end;
