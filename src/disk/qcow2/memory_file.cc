@@ -174,12 +174,21 @@ int MemoryDisk::run(DiskRequest& request, size_t unflushed) {
       transfer(request);
       return 0;
     case Kind::kExtent:
-      request.extent = {.length = request.length};
+      find_extent(request);
       return 0;
     default:
       file_.punch(request.offset, request.length);
       return 0;
   }
+}
+
+/// Of bytes that are 0, or are not.
+void MemoryDisk::find_extent(DiskRequest& request) const {
+  const auto bytes = std::span(file_.bytes()).subspan(request.offset, request.length);
+  const bool is_zero = bytes.empty() || bytes.front() == std::byte{0};
+  const auto end = std::ranges::find_if(
+      bytes, [is_zero](std::byte byte) { return (byte == std::byte{0}) != is_zero; });
+  request.extent = {.length = static_cast<uint64_t>(end - bytes.begin()), .is_zero = is_zero};
 }
 
 }  // namespace crosvm::test

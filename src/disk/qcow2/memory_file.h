@@ -86,6 +86,7 @@ class MemoryDisk : public Disk {
   friend class MemoryQueue;
   int run(DiskRequest& request, size_t unflushed);
   void transfer(DiskRequest& request);
+  void find_extent(DiskRequest& request) const;
 
   MemoryQueue& queue_;
   MemoryFile& file_;

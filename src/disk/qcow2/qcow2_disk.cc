@@ -225,6 +225,7 @@ void Qcow2Disk::start_piece(Piece& piece) {
 void Qcow2Disk::piece_ended(Piece& piece, int error) {
   PieceOwner& owner = *piece.owner;
   const unsigned epoch = piece.epoch;
+  if (piece.kind == Kind::kExtent && error == 0) owner.take_extent(piece.extent);
   pieces_.give_back(piece);
   owner.piece_done(error);
   release_clusters(epoch);

@@ -36,6 +36,31 @@ TEST(Qcow2DiskTest, ReadsBackWhatWasWrittenAfterReopening) {
   EXPECT_TRUE(rig.read(kSize - 1001, 1001) == zeroes(1) + std::string(1000, 'b'));
 }
 
+TEST(Qcow2DiskTest, ExtentsWhereNothingIsWrittenAreThoseOfTheBackingFile) {
+  constexpr uint64_t kHole = 100'000;
+  constexpr uint64_t kBackingBytes = 3 << 20;
+  Qcow2Rig rig(1);
+  rig.backing = std::make_unique<MemoryFile>(kBackingBytes);
+  rig.backing->write(kHole, std::vector<std::byte>(kBackingBytes - kHole, std::byte{'b'}));
+  rig.make({.size = kSize, .backing_name = "base", .backing_format = "raw"});
+  rig.open();
+  ASSERT_EQ(rig.write(1 << 20, std::string(65536, 'w')), 0);
+  struct Known {
+    uint64_t offset, end;
+    bool is_zero, is_present;
+  };
+  for (const Known& known :
+       {Known{0, kHole, true, false}, Known{kHole, 1 << 20, false, false},
+        Known{1 << 20, (1 << 20) + 65536, false, true}, Known{2 << 20, kBackingBytes, false, false},
+        Known{kBackingBytes, kSize, true, false}}) {
+    TestRequest request(Kind::kExtent, known.offset, kSize - known.offset);
+    ASSERT_EQ(rig.run(request), 0);
+    EXPECT_EQ(request.extent.length, known.end - known.offset) << known.offset;
+    EXPECT_EQ(request.extent.is_zero, known.is_zero) << known.offset;
+    EXPECT_EQ(request.extent.is_present, known.is_present) << known.offset;
+  }
+}
+
 TEST(Qcow2DiskTest, ABackingFileShowsWhereNothingIsWritten) {
   Qcow2Rig rig(2);
   rig.backing = std::make_unique<MemoryFile>(kSize / 2 + 512);

@@ -318,17 +318,23 @@ bool Qcow2Disk::Operation::extent_step() {
   const uint64_t below = disk_.backing_bytes_from(position_);
   const uint64_t position = std::exchange(position_, end_);
   if (run.kind != UnitKind::kUnallocated) return true;
+  request_->extent.is_present = false;
   if (below == 0) {
     request_->extent.is_zero = true;
     return true;
   }
   // The backing file says whether they are zeroes.
-  request_->extent.is_present = false;
   request_->extent.length = std::min(run.length, below);
   add_piece();
   disk_.start_piece(
       disk_.take_piece(*this, Target::kBacking, Kind::kExtent, position, request_->extent.length));
   return true;
+}
+
+void Qcow2Disk::Operation::take_extent(const DiskRequest::Extent& below) {
+  DiskRequest::Extent& extent = request_->extent;
+  extent.is_zero = below.is_zero;
+  extent.length = std::min(extent.length, below.length);
 }
 
 }  // namespace crosvm

@@ -12,6 +12,8 @@ namespace crosvm {
 class Qcow2Disk::PieceOwner {
  public:
   virtual void piece_done(int error) = 0;
+  /// Before that, of kExtent: what the disk below says.
+  virtual void take_extent(const DiskRequest::Extent&) {}
 
  protected:
   ~PieceOwner() = default;
@@ -41,6 +43,7 @@ class Qcow2Disk::Operation final : private Waiter, public PieceOwner {
   void begin(DiskRequest& request, int refusal);
   DiskRequest& request() const { return *request_; }
   void piece_done(int error) override;
+  void take_extent(const DiskRequest::Extent& below) override;
   /// Another piece that will be told of by `piece_done`.
   void add_piece() { ++pieces_; }
   /// Moves `length` bytes of buffers to `to`; zeroes where it writes those.

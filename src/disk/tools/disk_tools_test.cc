@@ -8,6 +8,7 @@
 #include "disk/android_sparse/sparse_image_maker.h"
 #include "disk/disk_driver.h"
 #include "disk/image_file.h"
+#include "disk/qcow2/big_endian.h"
 #include "disk/tools/check_image.h"
 #include "disk/tools/compact_image.h"
 #include "disk/tools/convert_image.h"
@@ -314,6 +315,21 @@ TEST_F(DiskToolsTest, CompactKeepsTheBackingFileAndWhatHidesIt) {
   EXPECT_EQ(check("a.qcow2").errors + check("a.qcow2").leaks, 0u);
   folder_.write("base.img", std::string(4 << 20, 'n'));  // shows through where it did
   EXPECT_TRUE(bytes_of("a.qcow2").substr(65536, 65536) == std::string(65536, 'n'));
+}
+
+TEST_F(DiskToolsTest, CompactStoresNothingPastTheEndOfTheBackingFile) {
+  folder_.write("base.img", std::string(1 << 20, 'b'));
+  ASSERT_TRUE(
+      make_qcow2({.path = folder_.path("a.qcow2"), .backing_file = folder_.path("base.img")}));
+  std::string longer = folder_.read("a.qcow2");
+  longer.replace(24, 8, std::string("\0\0\0\0\4\0\0\0", 8));  // 64 MiB
+  folder_.write("a.qcow2", longer);
+  const auto outcome = compact_image({.path = folder_.path("a.qcow2")});
+  ASSERT_TRUE(outcome) << outcome.error().what();
+  const std::string now = folder_.read("a.qcow2");
+  const auto l1 = load_big_endian<uint64_t>(std::as_bytes(std::span(now)), 40);
+  EXPECT_EQ(now.substr(l1, 8), std::string(8, '\0')) << "it names no table";
+  EXPECT_TRUE(bytes_of("a.qcow2") == std::string(1 << 20, 'b') + std::string(63 << 20, '\0'));
 }
 
 TEST_F(DiskToolsTest, CompactRawPunchesZeroes) {
