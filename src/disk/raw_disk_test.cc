@@ -425,6 +425,27 @@ TEST_P(RawDiskTest, GrowsAndShrinks) {
   EXPECT_EQ(resize(kDiskBytes), EROFS);
 }
 
+TEST_P(RawDiskTest, ABlockDeviceHasTheSizeThatItHas) {
+  auto facts = inspect_raw_image(image_, "disk.img");
+  ASSERT_TRUE(facts);
+  facts->is_block_device = true;  // as far as sizes go
+  disk_ = std::move(*RawDisk::create(make_file(), *facts, {}, "disk.img"));
+  auto resize = [&](uint64_t bytes) {
+    std::optional<int> result;
+    disk_->resize(bytes, [&](const Result<void>& ended) { result = errno_of(ended); });
+    while (!result) EXPECT_TRUE(loop_->run_once(std::chrono::seconds(10)));
+    return *result;
+  };
+  ASSERT_EQ(::ftruncate(image_.get(), 2 * kDiskBytes), 0);
+  EXPECT_EQ(resize(3 * kDiskBytes), ENOTSUP);
+  EXPECT_EQ(disk_->size(), 2 * kDiskBytes) << "who needs no more than that has it";
+  EXPECT_EQ(write(kDiskBytes, "beyond"), 0);
+  ASSERT_EQ(::ftruncate(image_.get(), kDiskBytes), 0);
+  EXPECT_EQ(resize(2 * kDiskBytes), ENOTSUP);
+  EXPECT_EQ(resize(kDiskBytes), 0);
+  EXPECT_EQ(disk_->size(), kDiskBytes);
+}
+
 TEST_P(RawDiskTest, ServesMemoryOfOurOwn) {
   std::string text = "ours";
   Request request(Kind::kWrite, 100, text.size());

@@ -282,25 +282,29 @@ void Qcow2Disk::wait_for_size(Target target, uint64_t bytes, Waiter& waiter) {
   Growth& growth = growths_[static_cast<size_t>(target)];
   growth.wanted = std::max(growth.wanted, bytes);
   growth.waiters.push_back(&waiter);
-  if (!growth.running) grow(target);
+  if (!growth.running) grow(target, target == Target::kFile);
 }
 
-void Qcow2Disk::grow(Target target) {
+/// `ahead`: by more than is needed, for those who need more soon.
+void Qcow2Disk::grow(Target target, bool ahead) {
   Growth& growth = growths_[static_cast<size_t>(target)];
   growth.running = true;
   uint64_t bytes = growth.wanted;
-  if (target == Target::kFile) {
-    bytes += std::clamp(bytes / 16, kLeastGrowth, kMostGrowth);
-    bytes = (bytes + kFileUnit - 1) & ~(kFileUnit - 1);
-  }
-  disk_of(target).resize(
-      bytes, [this, target](const Result<void>& result) { grown(target, errno_of(result)); });
+  if (ahead) bytes += std::clamp(bytes / 16, kLeastGrowth, kMostGrowth);
+  if (target == Target::kFile) bytes = (bytes + kFileUnit - 1) & ~(kFileUnit - 1);
+  disk_of(target).resize(bytes, [this, target, ahead](const Result<void>& result) {
+    grown(target, ahead, errno_of(result));
+  });
 }
 
-void Qcow2Disk::grown(Target target, int error) {
+void Qcow2Disk::grown(Target target, bool ahead, int error) {
   Growth& growth = growths_[static_cast<size_t>(target)];
+  if (error == ENOTSUP) {  // a block device, which has the size that it has
+    error = growth.wanted > disk_of(target).size() ? ENOSPC : 0;
+  } else if (error != 0 && ahead) {
+    return grow(target, false);
+  }
   growth.running = false;
-  if (error == ENOTSUP) error = ENOSPC;  // a block device is full
   if (target == Target::kFile) metadata_->refcounts().set_file_bytes(file_->size());
   growth.wanted = 0;
   wake(growth.waiters, error);  // who needs still more asks again

@@ -85,8 +85,8 @@ class Qcow2Disk : public Disk {
   // What is waited for.
   void wait_for(const Qcow2Need& need, Waiter& waiter);
   void wait_for_size(Target target, uint64_t bytes, Waiter& waiter);
-  void grow(Target target);
-  void grown(Target target, int error);
+  void grow(Target target, bool ahead);
+  void grown(Target target, bool ahead, int error);
   void begin_load(Load& load);
   void load_ended(Load& load, int error);
   void begin_waiting_compressed();

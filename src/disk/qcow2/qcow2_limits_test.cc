@@ -181,5 +181,70 @@ TEST(Qcow2LimitsTest, ReadsThatWaitForOneCompressedClusterAreNotNested) {
   EXPECT_EQ(reads.back().bytes[0], std::byte{7});
 }
 
+/// Has room for so many bytes.
+class FullDisk : public MemoryDisk {
+ public:
+  FullDisk(Qcow2Rig& rig, uint64_t most) : MemoryDisk(rig.queue, rig.file), most_(most) {}
+  void resize(uint64_t bytes, ResizeDone done) override {
+    if (bytes > most_) return done(fail(Error(std::errc::no_space_on_device, "full")));
+    MemoryDisk::resize(bytes, std::move(done));
+  }
+
+ private:
+  const uint64_t most_;
+};
+
+/// Does not know that it has become longer before it is asked to be.
+class DeviceDisk : public MemoryDisk {
+ public:
+  explicit DeviceDisk(Qcow2Rig& rig)
+      : MemoryDisk(rig.queue, rig.file), size_(rig.file.bytes().size()) {}
+  uint64_t size() const override { return size_; }
+  void resize(uint64_t bytes, ResizeDone done) override {
+    size_ = MemoryDisk::size();
+    if (bytes == size_) return done({});
+    done(fail(Error(std::errc::not_supported, "a block device")));
+  }
+
+ private:
+  uint64_t size_;
+};
+
+void open_on(Qcow2Rig& rig, std::unique_ptr<Disk> file) {
+  auto opened = Qcow2Disk::create({.file = std::move(file),
+                                   .sync = test::make_memory_sync(rig.file),
+                                   .backing = {},
+                                   .data_file = {},
+                                   .read_only = false,
+                                   .object = "test.qcow2"});
+  ASSERT_TRUE(opened) << opened.error().what();
+  rig.disk = std::move(*opened);
+}
+
+TEST(Qcow2RoomTest, WhatFitsIsWrittenThoughNothingFitsAfterIt) {
+  constexpr uint64_t kCluster = 65536;
+  Qcow2Rig rig(1);
+  rig.make({.size = 4 << 20});
+  open_on(rig, std::make_unique<FullDisk>(rig, rig.file.bytes().size() + 2 * kCluster));
+  EXPECT_EQ(rig.write(0, "a table and a cluster"), 0);
+  EXPECT_EQ(rig.write(kCluster, "x"), ENOSPC);
+  EXPECT_EQ(rig.flush(), 0);
+  rig.close();
+  rig.expect_clean();
+}
+
+TEST(Qcow2RoomTest, ABlockDeviceMayBecomeLonger) {
+  constexpr uint64_t kCluster = 65536;
+  Qcow2Rig rig(1);
+  rig.make({.size = 4 << 20});
+  open_on(rig, std::make_unique<DeviceDisk>(rig));
+  EXPECT_EQ(rig.write(0, "x"), ENOSPC);
+  rig.file.resize(rig.file.bytes().size() + 3 * kCluster);
+  EXPECT_EQ(rig.write(0, "longer"), 0);
+  EXPECT_EQ(rig.flush(), 0);
+  rig.close();
+  rig.expect_clean();
+}
+
 }  // namespace
 }  // namespace crosvm
