@@ -5,6 +5,7 @@
 #include <malloc.h>
 
 #include <array>
+#include <cerrno>
 #include <string>
 
 #include "disk/image_file.h"
@@ -23,10 +24,10 @@ using Kind = DiskRequest::Kind;
 
 constexpr uint64_t kCluster = 65536;  // header, refcount table, block, L1, L2, data follow
 
-/// Counts what is read of a file.
+/// Counts what is read of a file, which may be as a block device is.
 class CountedFile final : public SyncFile {
  public:
-  explicit CountedFile(MemoryFile& file) : file_(test::make_memory_sync(file)) {}
+  explicit CountedFile(std::unique_ptr<SyncFile> file) : file_(std::move(file)) {}
 
   uint64_t size() const override { return file_->size(); }
   Result<void> read_at(uint64_t offset, std::span<std::byte> to) override {
@@ -34,6 +35,9 @@ class CountedFile final : public SyncFile {
     return file_->read_at(offset, to);
   }
   Result<void> write_at(uint64_t offset, std::span<const std::byte> from) override {
+    if (has_fixed_size && (offset > size() || from.size() > size() - offset)) {
+      return fail(Error::from_errno("writing", "test.qcow2", ENOSPC));
+    }
     return file_->write_at(offset, from);
   }
   Result<void> flush() override { return file_->flush(); }
@@ -44,6 +48,7 @@ class CountedFile final : public SyncFile {
   void punch(uint64_t offset, uint64_t length) override { file_->punch(offset, length); }
 
   uint64_t bytes = 0;
+  bool has_fixed_size = false;
 
  private:
   std::unique_ptr<SyncFile> file_;
@@ -54,6 +59,30 @@ void patch(Qcow2Rig& rig, uint64_t offset, T value) {
   std::array<std::byte, sizeof(T)> bytes;
   store_big_endian(bytes, 0, value);
   rig.file.write(offset, bytes);
+}
+
+TEST(Qcow2CheckTest, ABlockDevicesRefcountsAreCountedAnewWhereItIsFree) {
+  for (const uint64_t free : {uint64_t{8}, uint64_t{1}}) {
+    Qcow2Rig rig(1);
+    rig.make({.size = kCluster * kCluster / 8});
+    rig.open();
+    ASSERT_EQ(rig.write(0, "data"), 0);
+    rig.close();
+    rig.file.resize((6 + free) * kCluster + 512);
+    patch<uint64_t>(rig, 72, kQcow2IncompatibleDirty);
+    patch<uint16_t>(rig, 2 * kCluster + 5 * 2, 0);
+    CountedFile file(test::make_memory_sync(rig.file));
+    file.has_fixed_size = true;
+    const auto rebuilt = rebuild_qcow2_refcounts(file, "test.qcow2");
+    EXPECT_EQ(rebuilt.has_value(), free > 1);
+    if (!rebuilt) {
+      EXPECT_EQ(rebuilt.error().code(), std::errc::no_space_on_device);
+    }
+    EXPECT_EQ(file.size(), (6 + free) * kCluster + 512);
+    rig.expect_clean();
+    rig.open();
+    EXPECT_EQ(rig.read(0, 4), "data");
+  }
 }
 
 /// An image whose L1 entries all name one L2 table of one cluster, with the refcounts of that.
@@ -74,7 +103,7 @@ void share_table(Qcow2Rig& rig, uint64_t times) {
 TEST(Qcow2CheckTest, ATableThatIsNamedOftenIsReadOnce) {
   Qcow2Rig rig(1);
   share_table(rig, 8000);
-  CountedFile file(rig.file);
+  CountedFile file(test::make_memory_sync(rig.file));
   const auto report = check_qcow2(file, "test.qcow2", Qcow2Repair::kNothing);
   ASSERT_TRUE(report);
   EXPECT_EQ(report->errors, 0u) << report->messages.front();

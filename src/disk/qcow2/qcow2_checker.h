@@ -86,6 +86,7 @@ class Qcow2Checker {
   Result<void> compare_l2_flags(uint64_t offset, bool fix);
   Result<void> write_counts(uint64_t first, uint64_t table_clusters,
                             const std::vector<uint64_t>& blocks);
+  uint64_t find_free(uint64_t count) const;
   void punch_unused();
 
   SyncFile& file_;

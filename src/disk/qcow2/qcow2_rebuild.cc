@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 
 #include "disk/qcow2/big_endian.h"
 #include "disk/qcow2/qcow2_checker.h"
@@ -6,15 +7,21 @@
 
 namespace crosvm {
 
-/// The table first, then the blocks, all behind everything else; the header is changed last.
-Result<void> Qcow2Checker::rebuild() {
-  const uint64_t old_first = header_.refcount_table_offset >> layout_.cluster_bits;
-  for (uint64_t i = 0; i < header_.refcount_table_clusters; ++i) counts_.remove(old_first + i);
-  for (uint64_t block : blocks_) {
-    if (block != 0) counts_.remove(block >> layout_.cluster_bits);
+/// Where nothing is, not even old counts; else at the end of the file, which a block device does
+/// not move.
+uint64_t Qcow2Checker::find_free(uint64_t count) const {
+  const uint64_t end = file_.size() >> layout_.cluster_bits;
+  for (uint64_t at = 0; at + count <= end;) {
+    const uint64_t used = counts_.next_used(at, at + count);
+    if (used == at + count) return at;
+    at = used + 1;
   }
+  return file_clusters_;
+}
+
+/// The table first, then the blocks, all in a free place; the header is changed last.
+Result<void> Qcow2Checker::rebuild() {
   const uint64_t per_block = layout_.refcounts_per_block();
-  const uint64_t first = file_clusters_;
   const Error no_room(std::errc::file_too_large,
                       format_text("{}: there is no room for its refcounts", object_));
   constexpr uint64_t kMostBlocks = kQcow2MostRefcountTableBytes / 8;
@@ -23,21 +30,25 @@ Result<void> Qcow2Checker::rebuild() {
   for (uint64_t index = 0; index * per_block < counts_.end(); ++index) {
     if (counts_.any(index * per_block, per_block)) used.push_back(index);
   }
-  std::vector<uint64_t> all = used;
+  uint64_t first = 0;
   uint64_t table_clusters = 1;
-  while (true) {
-    const uint64_t end = first + table_clusters + all.size();
-    std::vector<uint64_t> more = used;
-    for (uint64_t index = first / per_block; index * per_block < end; ++index) {
-      if (more.empty() || more.back() < index) more.push_back(index);
+  std::vector<uint64_t> all = used;
+  for (uint64_t count = 0; count < table_clusters + all.size();) {
+    count = table_clusters + all.size();
+    first = find_free(count);
+    std::vector<uint64_t> own;  // of blocks that count these clusters
+    for (uint64_t i = first / per_block; i * per_block < first + count; ++i) own.push_back(i);
+    all.clear();
+    std::ranges::set_union(used, own, std::back_inserter(all));
+    table_clusters = layout_.clusters((all.back() + 1) * 8);
+    if ((table_clusters << layout_.cluster_bits) > kQcow2MostRefcountTableBytes) {
+      return fail(no_room);
     }
-    const uint64_t wanted = layout_.clusters((more.back() + 1) * 8);
-    if (wanted == table_clusters && more.size() == all.size()) break;
-    table_clusters = std::max(wanted, table_clusters);
-    all = std::move(more);
   }
-  if ((table_clusters << layout_.cluster_bits) > kQcow2MostRefcountTableBytes) {
-    return fail(no_room);
+  const uint64_t old_first = header_.refcount_table_offset >> layout_.cluster_bits;
+  for (uint64_t i = 0; i < header_.refcount_table_clusters; ++i) counts_.remove(old_first + i);
+  for (uint64_t block : blocks_) {
+    if (block != 0) counts_.remove(block >> layout_.cluster_bits);
   }
   for (uint64_t i = 0; i < table_clusters + all.size(); ++i) counts_.add(first + i);
   TRY(expect_room());
