@@ -108,10 +108,7 @@ Result<void> check(const NetRequest& request) {
     return fail(Error::invalid(format_text("vq-pairs={}: a card has 1 to {} queue pairs",
                                            request.vq_pairs, NetConfig::kMostPairs)));
   }
-  if (request.packed_queue && request.mrg_rxbuf.value_or(false)) {
-    return fail(Error::invalid(
-        "mrg-rxbuf and packed-queue cannot both be given; leave out one of the two"));
-  }
+  TRY(mergeable_buffers(request.mrg_rxbuf, request.packed_queue));
   if (request.packed_queue && request.vhost_device) {
     return fail(Error::invalid(
         "vhost-net and packed-queue cannot both be given: the kernel has no packed queues; leave "

@@ -49,6 +49,7 @@ Result<NetRequest> parse_passt(std::string_view text) {
         "vhost-user and packed-queue cannot both be given: where a packed queue stood is not known "
         "when passt goes; leave out one of the two"));
   }
+  TRY(mergeable_buffers(mergeable, request.packed_queue));
   if (mac) request.mac = TRY(with_context(parse_mac(*mac), "mac"));
   TRY(check_pci_address(request.pci_address.value_or("")));
   request.mrg_rxbuf = mergeable;

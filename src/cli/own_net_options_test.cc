@@ -40,6 +40,8 @@ TEST(OwnNetOptionsTest, Passt) {
   EXPECT_TRUE(std::get<NetRequest::Passt>((*faster)->network).vhost_user);
   EXPECT_NE(error_of("passt,socket=/tmp/a,vhost-user,packed-queue").find("leave out one"),
             std::string::npos);
+  EXPECT_NE(error_of("passt,socket=/tmp/a,mrg-rxbuf,packed-queue").find("leave out one"),
+            std::string::npos);
   EXPECT_EQ(error_of("passt,socket=/tmp/a,mtu=67"), "passt: mtu: give at least 68 bytes");
   for (const char* mac : {"01:00:00:00:00:07", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"}) {
     const std::string error = error_of(std::string("passt,socket=/tmp/a,mac=") + mac);

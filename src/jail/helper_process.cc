@@ -18,6 +18,7 @@ namespace {
   (void)::close_range(number + 1, ~0U, 0);
   // They reach all that a terminal or a service has started; what we do goes on to its end.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(signal, SIG_IGN);
+  (void)::setpgid(0, 0);
   work();
   ::_exit(0);
 }

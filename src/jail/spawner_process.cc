@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -216,6 +217,8 @@ int out_of_the_way(int fd) {
 void run_spawner(Fd vmm, Fd vmm_process) {
   ::prctl(PR_SET_NAME, "crosvm-spawner");
   ignore_signals();
+  // Nor with the group: who kills all of it leaves files that must go.
+  (void)::setpgid(0, 0);
   auto served = serve(std::move(vmm), std::move(vmm_process));
   if (!served) log::error("spawner: {}", served.error().what());
   ::_exit(served ? 0 : 1);

@@ -66,7 +66,12 @@ std::string read_resolv_conf(const std::string& device) {
                   : Result<size_t>(fail(std::move(file).error()));
   if (!got) log::warn("{}: the guest cannot look up names: {}", device, got.error().what());
   text.resize(got.value_or(0));
-  return without_scopes(text, device);
+  std::string kept = without_scopes(text, device);
+  if (got && !kept.contains("nameserver")) {
+    log::warn("{}: the guest cannot look up names: {} has no `nameserver` that can serve it",
+              device, path);
+  }
+  return kept;
 }
 
 Result<WorkerProgram> program_for(const DeviceType& type) {

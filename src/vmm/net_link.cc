@@ -54,7 +54,7 @@ Result<NetLink> open_passt(const NetRequest& request, const NetRequest::Passt& p
       .network = passt.socket,
       .mac = request.mac.value_or(stable_mac(format_text("{}\n{}\n{}", vm, name, passt.socket))),
       .mtu = passt.mtu,
-      .mrg_rxbuf = request.mrg_rxbuf.value_or(!request.packed_queue),
+      .mrg_rxbuf = TRY(mergeable_buffers(request.mrg_rxbuf, request.packed_queue)),
       .packed_queue = request.packed_queue};
   link.request = {.type = std::string(PasstNetFactory::kName),
                   .name = name,
@@ -89,7 +89,7 @@ Result<NetLink> NetLink::open(const NetRequest& request, const std::string& name
                      stable_mac(format_text("{}\n{}\n{}", vm, name, identity(request, tap)))),
                  .vq_pairs = request.vq_pairs,
                  .mtu = tap.mtu,
-                 .mrg_rxbuf = request.mrg_rxbuf.value_or(!request.packed_queue),
+                 .mrg_rxbuf = TRY(mergeable_buffers(request.mrg_rxbuf, request.packed_queue)),
                  .packed_queue = request.packed_queue};
   log::info("{}: on tap {}, MAC address {}", name, tap.name, mac_text(link.config.mac));
   link.request = {.type = std::string(NetFactory::kName),

@@ -170,6 +170,20 @@ TEST_F(NativeLifeTest, ALogThatNobodyReadsDoesNotHoldUpTheVm) {
   EXPECT_THAT(scratch_.entries(), IsEmpty());
 }
 
+TEST_F(NativeLifeTest, NothingIsLeftWhenItsProcessGroupIsKilled) {
+  const std::string listens = scratch_.path() + "/guest";
+  VmProcess vm(
+      run("spin", {"-s", socket_, "--vsock", "cid=3,backend=user,listen=[22:" + listens + "]"}),
+      VmProcess::Input::kTerminal);  // in a group of its own
+  ASSERT_TRUE(vm.wait_for("!", seconds(30)));
+  EXPECT_THAT(scratch_.entries(), ElementsAre("guest", "vm.sock"));
+  ASSERT_NE(::getpgid(vm.pid()), ::getpgid(0));
+  ASSERT_EQ(::killpg(::getpgid(vm.pid()), SIGKILL), 0);
+  EXPECT_EQ(vm.wait_exit(seconds(30)), 128 + SIGKILL);
+  for (int i = 0; i < 1000 && !scratch_.entries().empty(); ++i) ::usleep(10'000);
+  EXPECT_THAT(scratch_.entries(), IsEmpty());
+}
+
 TEST_F(NativeLifeTest, TheSocketOfAKilledVmIsReplaced) {
   {
     // Without a spawner nobody is left who could remove it.

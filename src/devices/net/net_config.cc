@@ -60,6 +60,14 @@ std::string mac_text(const MacAddress& mac) {
                      mac[4], mac[5]);
 }
 
+Result<bool> mergeable_buffers(std::optional<bool> asked, bool packed_queue) {
+  if (packed_queue && asked.value_or(false)) {
+    return fail(Error::invalid(
+        "mrg-rxbuf and packed-queue cannot both be given; leave out one of the two"));
+  }
+  return asked.value_or(!packed_queue);
+}
+
 MacAddress stable_mac(std::string_view text) {
   uint64_t value = hash(text);
   MacAddress mac;

@@ -18,6 +18,10 @@ std::string mac_text(const MacAddress& mac);
 /// what tells the VM and its card from others.
 MacAddress stable_mac(std::string_view text);
 
+/// Whether a card may give a packet several of the driver's buffers, as it does unless that is
+/// `asked` otherwise; by a packed queue never. Errors: asked for with a packed queue.
+Result<bool> mergeable_buffers(std::optional<bool> asked, bool packed_queue);
+
 /// A network card as its device needs to know it, whatever it is connected with:
 /// `network=vmtap0,mac=02:00:00:00:00:01,vq-pairs=2,mtu=1500,mrg-rxbuf=true`.
 struct NetConfig {

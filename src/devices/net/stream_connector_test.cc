@@ -1,5 +1,6 @@
 #include "devices/net/stream_connector.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -76,6 +77,11 @@ TEST(StreamConnectorTest, NobodyThereIsAnErrorThatSaysWhatHelps) {
       socket.error().what(),
       "connecting to /tmp/there-is-no-such-passt: No such file or directory; start passt there "
       "first: passt --socket /tmp/there-is-no-such-passt");
+  for (const char* other : {"/dev/null", "/tmp", "/dev/null/socket"}) {
+    socket = connect_stream(other);
+    ASSERT_FALSE(socket.has_value());
+    EXPECT_THAT(socket.error().what(), testing::HasSubstr("it is no stream socket"));
+  }
 }
 
 }  // namespace

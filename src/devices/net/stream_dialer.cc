@@ -1,6 +1,7 @@
 #include "devices/net/stream_dialer.h"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -23,6 +24,9 @@ std::expected<Fd, int> connect_to(const UnixAddress& address) {
 }
 
 std::string fix_for(int error, const std::string& path, std::string_view passt) {
+  constexpr std::string_view kNoSocket = "; it is no stream socket: give the one of passt --socket";
+  struct stat found{};
+  if (::stat(path.c_str(), &found) == 0 && !S_ISSOCK(found.st_mode)) return std::string(kNoSocket);
   switch (error) {
     case ENOENT:
     case ECONNREFUSED:
@@ -32,7 +36,8 @@ std::string fix_for(int error, const std::string& path, std::string_view passt) 
     case EAGAIN:
       return "; other VMs wait there: each has a passt of its own";
     case EPROTOTYPE:
-      return "; it is no stream socket: give the one of passt --socket";
+    case ENOTDIR:
+      return std::string(kNoSocket);
     default:
       return "";
   }

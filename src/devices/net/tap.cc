@@ -206,10 +206,12 @@ Result<Tap> adopt_tap(int number, uint16_t pairs) {
   const std::string object = format_text("tap-fd={}", number);
   auto given = open_path(format_text("{}{}", kOwnDescriptors, number), O_RDWR);
   if (!given) {
-    return fail(Error(given.error().code(),
-                      format_text("{}: crosvm was started with no such descriptor; leave the tap "
-                                  "open as {} and not close-on-exec, or give tap-name instead",
-                                  object, number)));
+    return fail(
+        Error(given.error().code(),
+              format_text("{}: crosvm was started with no such descriptor, or another card has "
+                          "it; leave the tap open as {} and not close-on-exec, or give "
+                          "tap-name instead",
+                          object, number)));
   }
   Fd queue = *std::move(given);
   ifreq request{};
@@ -237,6 +239,8 @@ Result<Tap> adopt_tap(int number, uint16_t pairs) {
   }
   Tap tap{.name = name_in(request), .queues = {}};
   TRY(set_header(queue, tap.name));
+  // Of this card alone: another one would take its packets.
+  (void)::fcntl(number, F_SETFD, FD_CLOEXEC);
   tap.queues.push_back(std::move(queue));
   while (tap.queues.size() < pairs) TRY(with_context(add_queue(tap, pairs, true), object));
   learn_mtu(tap);

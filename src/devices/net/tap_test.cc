@@ -266,8 +266,9 @@ TEST_F(TapTest, SaysWhatIsWrongWithAName) {
 
 TEST_F(TapTest, TakesADescriptorAndSaysWhatItLacks) {
   const Fd good = open_queue(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, "good");
-  EXPECT_EQ(must(adopt_tap(good.get(), 1)).name, "good");
   EXPECT_THAT(error_of(adopt_tap(good.get(), 2)), HasSubstr("lacks IFF_MULTI_QUEUE"));
+  EXPECT_EQ(must(adopt_tap(good.get(), 1)).name, "good");
+  EXPECT_THAT(error_of(adopt_tap(good.get(), 1)), HasSubstr("another card has it"));
   const Fd many = open_queue(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE, "many");
   EXPECT_EQ(must(adopt_tap(many.get(), 3)).queues.size(), 3u);
   const Fd plain = open_queue(IFF_TUN, "plain");

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/format.h"
+#include "devices/net/net_config.h"
 
 namespace crosvm {
 namespace {
@@ -17,6 +18,11 @@ std::string_view who_has(const UserNetConfig& config, const IpAddress& address) 
   if (address == config.ipv4.base || address == config.ipv6.base) return "that of the network";
   if (address == config.broadcast4()) return "that of all machines";
   return {};
+}
+
+/// Multicast and broadcast.
+bool is_for_many(const IpAddress& address) {
+  return address.v6 ? address.bytes[0] == 0xff : address.bytes[0] >= 224;
 }
 
 /// Values with brackets and commas are read back as they were.
@@ -142,6 +148,12 @@ Result<PortForward> PortForward::parse(std::string_view text) {
   }
   forward.host = TRY(parse_endpoint(text.substr(4, dash - 4)));
   forward.guest = TRY(parse_endpoint(text.substr(dash + 1)));
+  if (forward.host.address && is_for_many(*forward.host.address)) {
+    return fail(
+        Error::invalid(format_text("{}: nobody connects to a group of machines; give an "
+                                   "address of this host, or none for its loopback",
+                                   forward.host.to_text())));
+  }
   if (!forward.host.address) {
     const bool v6 = forward.guest.address && forward.guest.address->v6;
     forward.host.address = v6 ? *IpAddress::parse("::1") : IpAddress::v4(127, 0, 0, 1);
@@ -168,12 +180,14 @@ Result<UserNetConfig> UserNetConfig::parse(const KeyValues& text) {
   std::vector<std::string> allow;
   std::vector<std::string> deny;
   std::vector<std::string> forward;
+  std::optional<bool> mergeable;
   TRY(text.read(
-      {kv_key("mac", config.mac), kv_key("mtu", config.mtu), kv_key("mrg-rxbuf", config.mrg_rxbuf),
+      {kv_key("mac", config.mac), kv_key("mtu", config.mtu), kv_key("mrg-rxbuf", mergeable),
        kv_key("packed-queue", config.packed_queue), kv_key("pci-address", config.pci_address),
        kv_key("ipv4-network", ipv4), kv_key("ipv6-network", ipv6), kv_key("allow", allow),
        kv_key("deny", deny), kv_key("forward", forward)},
       {.positional = false}));
+  config.mrg_rxbuf = TRY(mergeable_buffers(mergeable, config.packed_queue));
   if (config.mtu < kLeastMtu || config.mtu > kMostMtu) {
     return fail(
         Error::invalid(format_text("mtu={}: give {} to {}", config.mtu, kLeastMtu, kMostMtu)));

@@ -79,6 +79,10 @@ TEST(UserNetConfigTest, MistakesAreNamed) {
       {"forward=[\"tcp:8080-[fd00:2::3]:80\"]", "fd00:2::3 is the resolver's"},
       {"forward=[\"tcp:8080-[fd00:2::]:80\"]", "fd00:2:: is that of the network"},
       {"forward=[tcp:80-80,tcp:80-81]", "forwarded twice"},
+      {"forward=[tcp:224.0.0.1:80-:80]", "a group of machines"},
+      {"forward=[udp:255.255.255.255:80-:80]", "a group of machines"},
+      {"forward=[\"tcp:[ff02::1]:80-:80\"]", "a group of machines"},
+      {"packed-queue,mrg-rxbuf", "cannot both be given"},
       {"tap-name=x", "unknown field `tap-name`"},
       {"x", "unknown field"},
   };
