@@ -16,8 +16,9 @@ Result<void> Qcow2Checker::compare_refcounts() {
   const uint64_t end = std::max(file_clusters_, counts_.end());
   std::vector<std::byte> block(layout_.cluster_size());
   for (uint64_t index = 0; index * per_block < end; ++index) {
-    if (index < blocks_.size() && blocks_[index] != 0) {
-      TRY(file_.read_at(blocks_[index], block));
+    const uint64_t offset = index < blocks_.size() ? blocks_[index] : 0;
+    if (offset != 0 && !file_.is_hole(offset, layout_.cluster_size())) {
+      TRY(file_.read_at(offset, block));
     } else if (counts_.any(index * per_block, per_block)) {
       std::ranges::fill(block, std::byte{0});
     } else {
@@ -77,6 +78,7 @@ Result<uint64_t> Qcow2Checker::stored_refcount(uint64_t cluster) {
 }
 
 Result<void> Qcow2Checker::compare_l2_flags(uint64_t offset, bool fix) {
+  if (file_.is_hole(offset, layout_.cluster_size())) return {};
   std::vector<std::byte> table(layout_.cluster_size());
   TRY(file_.read_at(offset, table));
   bool changed = false;

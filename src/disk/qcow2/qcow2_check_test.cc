@@ -34,6 +34,7 @@ class CountedFile final : public SyncFile {
     bytes += to.size();
     return file_->read_at(offset, to);
   }
+  bool is_hole(uint64_t offset, uint64_t length) override { return file_->is_hole(offset, length); }
   Result<void> write_at(uint64_t offset, std::span<const std::byte> from) override {
     if (has_fixed_size && (offset > size() || from.size() > size() - offset)) {
       return fail(Error::from_errno("writing", "test.qcow2", ENOSPC));
@@ -291,6 +292,16 @@ TEST(Qcow2HostileSizeTest, TablesFarApartTakeLittleMemory) {
   auto metadata = Qcow2Metadata::open(*image.open(), "sparse.qcow2", false, {});
   ASSERT_TRUE(metadata) << metadata.error().what();
   EXPECT_LT(bytes_in_use() - before, size_t{16} << 20);
+}
+
+TEST(Qcow2HostileSizeTest, TablesThatAreHolesAreNotRead) {
+  constexpr uint64_t kTables = 65536;
+  SparseImage image(kTables, 4096);
+  image.set_dirty();
+  CountedFile file(image.open());
+  auto metadata = Qcow2Metadata::open(file, "sparse.qcow2", false, {});
+  ASSERT_TRUE(metadata) << metadata.error().what();
+  EXPECT_LT(file.bytes, kTables * 512 / 2) << "less than half of them";
 }
 
 TEST(Qcow2HostileSizeTest, CountsFarApartAreAnError) {

@@ -219,6 +219,7 @@ void Qcow2Checker::count_entry(const Qcow2Entry& entry, uint64_t guest) {
 }
 
 Result<void> Qcow2Checker::walk_l2(uint64_t offset, uint64_t guest, bool is_active) {
+  if (file_.is_hole(offset, layout_.cluster_size())) return {};  // it maps nothing
   std::vector<std::byte> table(layout_.cluster_size());
   TRY(file_.read_at(offset, table));
   const uint64_t data = report_.data_clusters;

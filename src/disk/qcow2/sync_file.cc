@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -21,6 +22,11 @@ class FdFile : public SyncFile {
 
   uint64_t size() const override { return file_size(*file_, object_).value_or(0); }
   Result<void> read_at(uint64_t offset, std::span<std::byte> to) override;
+  bool is_hole(uint64_t offset, uint64_t length) override {
+    const off_t data = ::lseek(file_->get(), static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0) return errno == ENXIO;  // up to the end
+    return static_cast<uint64_t>(data) >= offset + length;
+  }
   Result<void> write_at(uint64_t offset, std::span<const std::byte> from) override;
   Result<void> flush() override {
     if (::fdatasync(file_->get()) != 0) return fail(Error::from_errno("writing back", object_));

@@ -19,6 +19,8 @@ class SyncFile {
   virtual uint64_t size() const = 0;  ///< bytes
   /// Bytes past the end of the file read as zeroes. Errors: those of pread.
   virtual Result<void> read_at(uint64_t offset, std::span<std::byte> to) = 0;
+  /// All of it is known to read as zeroes. A hint that spares reading.
+  virtual bool is_hole(uint64_t /*offset*/, uint64_t /*length*/) { return false; }
   /// The file grows when it must. Errors: those of pwrite.
   virtual Result<void> write_at(uint64_t offset, std::span<const std::byte> from) = 0;
   virtual Result<void> flush() = 0;

@@ -23,6 +23,7 @@ class StoppableFile final : public SyncFile {
     TRY(progress_.check_signals());
     return file_->read_at(offset, to);
   }
+  bool is_hole(uint64_t offset, uint64_t length) override { return file_->is_hole(offset, length); }
   Result<void> write_at(uint64_t offset, std::span<const std::byte> from) override {
     return file_->write_at(offset, from);
   }
