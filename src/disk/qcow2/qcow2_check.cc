@@ -78,21 +78,20 @@ Result<uint64_t> Qcow2Checker::stored_refcount(uint64_t cluster) {
 }
 
 Result<void> Qcow2Checker::compare_l2_flags(uint64_t offset, bool fix) {
-  if (file_.is_hole(offset, layout_.cluster_size())) return {};
-  std::vector<std::byte> table(layout_.cluster_size());
-  TRY(file_.read_at(offset, table));
-  bool changed = false;
-  for (uint64_t i = 0; i < layout_.l2_entries(); ++i) {
-    const Qcow2Entry entry = entry_of(table, i);
-    const uint64_t cluster = entry.host() >> layout_.cluster_bits;
-    if (entry.is_compressed() || entry.host() == 0 || cluster >= file_clusters_) continue;
-    if (entry.is_copied() == (counts_.get(cluster) == 1)) continue;
-    TRY(tell_flag("cluster", cluster, entry.is_copied()));
-    store_big_endian(table, i * layout_.entry_size(), entry.word ^ kQcow2Copied);
-    changed = true;
-  }
-  if (changed && fix) TRY(file_.write_at(offset, table));
-  return {};
+  return for_l2_parts(offset, [&](std::span<std::byte> part, uint64_t first) -> Result<void> {
+    bool changed = false;
+    for (uint64_t i = 0; i < part.size() / layout_.entry_size(); ++i) {
+      const Qcow2Entry entry = entry_of(part, i);
+      const uint64_t cluster = entry.host() >> layout_.cluster_bits;
+      if (entry.is_compressed() || entry.host() == 0 || cluster >= file_clusters_) continue;
+      if (entry.is_copied() == (counts_.get(cluster) == 1)) continue;
+      TRY(tell_flag("cluster", cluster, entry.is_copied()));
+      store_big_endian(part, i * layout_.entry_size(), entry.word ^ kQcow2Copied);
+      changed = true;
+    }
+    if (!changed || !fix) return {};
+    return file_.write_at(offset + first * layout_.entry_size(), part);
+  });
 }
 
 Result<void> Qcow2Checker::compare_flags(bool fix) {

@@ -62,6 +62,29 @@ void patch(Qcow2Rig& rig, uint64_t offset, T value) {
   rig.file.write(offset, bytes);
 }
 
+TEST(Qcow2CheckTest, EveryPartOfALargeTableIsLookedAt) {
+  constexpr uint64_t kLarge = 2 << 20;
+  constexpr uint64_t kIndex = 100'000;
+  Qcow2Rig rig(1);
+  rig.make({.size = kLarge * 200'000, .cluster_size = kLarge});
+  rig.open();
+  ASSERT_EQ(rig.write(kIndex * kLarge, "data"), 0);
+  rig.close();
+  rig.expect_clean();
+  EXPECT_EQ(rig.check().data_clusters, 1u);
+  const auto l1 = load_big_endian<uint64_t>(rig.file.bytes(), 40);
+  const auto l2 = load_big_endian<uint64_t>(rig.file.bytes(), l1) & kQcow2OffsetMask;
+  const auto entry = load_big_endian<uint64_t>(rig.file.bytes(), l2 + kIndex * 8);
+  patch<uint64_t>(rig, l2 + kIndex * 8, entry & ~kQcow2Copied);
+  EXPECT_EQ(rig.check().errors, 1u);
+  patch<uint64_t>(rig, 72, kQcow2IncompatibleDirty);
+  rig.open();
+  EXPECT_EQ(rig.read(kIndex * kLarge, 4), "data");
+  rig.close();
+  rig.expect_clean();
+  EXPECT_EQ(load_big_endian<uint64_t>(rig.file.bytes(), l2 + kIndex * 8), entry);
+}
+
 TEST(Qcow2CheckTest, ABlockDevicesRefcountsAreCountedAnewWhereItIsFree) {
   for (const uint64_t free : {uint64_t{8}, uint64_t{1}}) {
     Qcow2Rig rig(1);

@@ -219,14 +219,14 @@ void Qcow2Checker::count_entry(const Qcow2Entry& entry, uint64_t guest) {
 }
 
 Result<void> Qcow2Checker::walk_l2(uint64_t offset, uint64_t guest, bool is_active) {
-  if (file_.is_hole(offset, layout_.cluster_size())) return {};  // it maps nothing
-  std::vector<std::byte> table(layout_.cluster_size());
-  TRY(file_.read_at(offset, table));
   const uint64_t data = report_.data_clusters;
   const uint64_t compressed = report_.compressed_clusters;
-  for (uint64_t i = 0; i < layout_.l2_entries(); ++i) {
-    count_entry(entry_of(table, i), guest + (i << layout_.cluster_bits));
-  }
+  TRY(for_l2_parts(offset, [&](std::span<std::byte> part, uint64_t first) -> Result<void> {
+    for (uint64_t i = 0; i < part.size() / layout_.entry_size(); ++i) {
+      count_entry(entry_of(part, i), guest + ((first + i) << layout_.cluster_bits));
+    }
+    return {};
+  }));
   TRY(expect_room());
   if (is_active) return {};
   report_.data_clusters = data;  // of the disk as it is now

@@ -63,6 +63,21 @@ class Qcow2Checker {
     }
     return {};
   }
+  /// `each` part of an L2 table, with the index of its first entry. What is a hole maps nothing,
+  /// and is left out: a small file can have many tables.
+  template <class Each>
+  Result<void> for_l2_parts(uint64_t offset, Each each) {
+    constexpr uint64_t kMostBytes = 64 << 10;
+    if (file_.is_hole(offset, layout_.cluster_size())) return {};
+    std::vector<std::byte> part(std::min(layout_.cluster_size(), kMostBytes));
+    const bool is_one = part.size() == layout_.cluster_size();
+    for (uint64_t at = 0; at < layout_.cluster_size(); at += part.size()) {
+      if (!is_one && file_.is_hole(offset + at, part.size())) continue;
+      TRY(file_.read_at(offset + at, part));
+      TRY(each(std::span(part), at / layout_.entry_size()));
+    }
+    return {};
+  }
   Result<void> read_header();
   Result<void> expect_room() const;
   Result<std::vector<uint64_t>> read_entries(uint64_t offset, uint64_t count);
