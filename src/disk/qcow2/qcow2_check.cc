@@ -126,12 +126,12 @@ namespace {
 Result<void> count_anew(SyncFile& file, const std::string& object, size_t most_bytes) {
   Qcow2Checker checker(file, object, most_bytes);
   TRY(checker.walk());
+  if (checker.report().errors == 0) TRY(checker.compare(true));
   if (checker.report().errors > 0) {
     return fail(Error::invalid(
         format_text("{}: {}; the qcow2 image is damaged: repair it with qemu-img check -r all",
                     object, checker.report().messages.front())));
   }
-  TRY(checker.compare(true));
   return checker.rebuild();
 }
 

@@ -161,6 +161,10 @@ TEST(Qcow2CheckTest, MoreUsesThanCanBeCountedAreDamage) {
   const Qcow2Report report = rig.check();
   EXPECT_GT(report.errors, 0u);
   EXPECT_THAT(report.messages, testing::Contains(HasSubstr("more uses than any image needs")));
+  patch<uint64_t>(rig, 72, kQcow2IncompatibleDirty);
+  const auto opened = rig.try_open();
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().what(), HasSubstr("more uses than any image needs"));
 }
 
 TEST(Qcow2CheckTest, ATableOfADataFileIsNamedOnce) {
