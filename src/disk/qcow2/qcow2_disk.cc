@@ -305,7 +305,9 @@ void Qcow2Disk::grown(Target target, bool ahead, int error) {
     return grow(target, false);
   }
   growth.running = false;
-  if (target == Target::kFile) metadata_->refcounts().set_file_bytes(file_->size());
+  if (target == Target::kFile) {
+    metadata_->refcounts().set_file_bytes(file_->size(), file_->grows_with_zeroes());
+  }
   growth.wanted = 0;
   wake(growth.waiters, error);  // who needs still more asks again
 }

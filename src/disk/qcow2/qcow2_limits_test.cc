@@ -205,6 +205,7 @@ class DeviceDisk : public MemoryDisk {
     if (bytes == size_) return done({});
     done(fail(Error(std::errc::not_supported, "a block device")));
   }
+  bool grows_with_zeroes() const override { return false; }
 
  private:
   uint64_t size_;
@@ -239,8 +240,12 @@ TEST(Qcow2RoomTest, ABlockDeviceMayBecomeLonger) {
   rig.make({.size = 4 << 20});
   open_on(rig, std::make_unique<DeviceDisk>(rig));
   EXPECT_EQ(rig.write(0, "x"), ENOSPC);
-  rig.file.resize(rig.file.bytes().size() + 3 * kCluster);
+  const uint64_t former = rig.file.bytes().size();
+  rig.file.resize(former + 3 * kCluster);
+  rig.file.write(former, std::vector<std::byte>(3 * kCluster, std::byte{0xaa}));
   EXPECT_EQ(rig.write(0, "longer"), 0);
+  EXPECT_EQ(rig.read(0, kCluster), "longer" + std::string(kCluster - 6, '\0'))
+      << "what was there is the host's";
   EXPECT_EQ(rig.flush(), 0);
   rig.close();
   rig.expect_clean();
