@@ -80,9 +80,6 @@ class Disk {
   /// why, without the disk's name, and what helps: not_supported where the format cannot,
   /// read_only_file_system, else the errno of the call; the size has not changed then.
   virtual void resize(uint64_t bytes, ResizeDone done);
-  /// Whether `resize` keeps that promise about what is new. A block device has become longer on the
-  /// host, and has there whatever was there.
-  virtual bool grows_with_zeroes() const { return true; }
 };
 
 }  // namespace crosvm

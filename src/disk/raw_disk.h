@@ -40,7 +40,6 @@ class RawDisk : public Disk {
   /// `bytes` must be the size that it has by now, or ENOTSUP tells that it is not. What a block
   /// device has become longer is part of the disk either way.
   void resize(uint64_t bytes, ResizeDone done) override;
-  bool grows_with_zeroes() const override { return !facts_.is_block_device; }
 
  private:
   class Operation;

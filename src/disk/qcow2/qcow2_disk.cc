@@ -299,15 +299,13 @@ void Qcow2Disk::grow(Target target, bool ahead) {
 
 void Qcow2Disk::grown(Target target, bool ahead, int error) {
   Growth& growth = growths_[static_cast<size_t>(target)];
-  if (error == ENOTSUP) {  // a block device, which has the size that it has
-    error = growth.wanted > disk_of(target).size() ? ENOSPC : 0;
+  if (error == ENOTSUP) {  // a block device; what it has become longer does not read as zeroes
+    error = ENOSPC;
   } else if (error != 0 && ahead) {
     return grow(target, false);
   }
   growth.running = false;
-  if (target == Target::kFile) {
-    metadata_->refcounts().set_file_bytes(file_->size(), file_->grows_with_zeroes());
-  }
+  if (target == Target::kFile) metadata_->refcounts().set_file_bytes(file_->size());
   growth.wanted = 0;
   wake(growth.waiters, error);  // who needs still more asks again
 }

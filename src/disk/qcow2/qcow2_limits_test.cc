@@ -194,23 +194,6 @@ class FullDisk : public MemoryDisk {
   const uint64_t most_;
 };
 
-/// Does not know that it has become longer before it is asked to be.
-class DeviceDisk : public MemoryDisk {
- public:
-  explicit DeviceDisk(Qcow2Rig& rig)
-      : MemoryDisk(rig.queue, rig.file), size_(rig.file.bytes().size()) {}
-  uint64_t size() const override { return size_; }
-  void resize(uint64_t bytes, ResizeDone done) override {
-    size_ = MemoryDisk::size();
-    if (bytes == size_) return done({});
-    done(fail(Error(std::errc::not_supported, "a block device")));
-  }
-  bool grows_with_zeroes() const override { return false; }
-
- private:
-  uint64_t size_;
-};
-
 void open_on(Qcow2Rig& rig, std::unique_ptr<Disk> file) {
   auto opened = Qcow2Disk::create({.file = std::move(file),
                                    .sync = test::make_memory_sync(rig.file),
@@ -229,23 +212,6 @@ TEST(Qcow2RoomTest, WhatFitsIsWrittenThoughNothingFitsAfterIt) {
   open_on(rig, std::make_unique<FullDisk>(rig, rig.file.bytes().size() + 2 * kCluster));
   EXPECT_EQ(rig.write(0, "a table and a cluster"), 0);
   EXPECT_EQ(rig.write(kCluster, "x"), ENOSPC);
-  EXPECT_EQ(rig.flush(), 0);
-  rig.close();
-  rig.expect_clean();
-}
-
-TEST(Qcow2RoomTest, ABlockDeviceMayBecomeLonger) {
-  constexpr uint64_t kCluster = 65536;
-  Qcow2Rig rig(1);
-  rig.make({.size = 4 << 20});
-  open_on(rig, std::make_unique<DeviceDisk>(rig));
-  EXPECT_EQ(rig.write(0, "x"), ENOSPC);
-  const uint64_t former = rig.file.bytes().size();
-  rig.file.resize(former + 3 * kCluster);
-  rig.file.write(former, std::vector<std::byte>(3 * kCluster, std::byte{0xaa}));
-  EXPECT_EQ(rig.write(0, "longer"), 0);
-  EXPECT_EQ(rig.read(0, kCluster), "longer" + std::string(kCluster - 6, '\0'))
-      << "what was there is the host's";
   EXPECT_EQ(rig.flush(), 0);
   rig.close();
   rig.expect_clean();

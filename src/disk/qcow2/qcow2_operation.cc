@@ -199,11 +199,9 @@ bool Qcow2Disk::Operation::write_step() {
   return allocate_step();
 }
 
-/// A table of a snapshot's does not say which clusters are the disk's own. In a data file, where
-/// each has one place, all are.
+/// A table of a snapshot's does not say which clusters are the disk's own.
 bool Qcow2Disk::Operation::has_own(const Qcow2Entry& entry) const {
-  return entry.is_copied() &&
-         (disk_.layout_.external_data || disk_.metadata_->l2().owns_table(position_));
+  return entry.is_copied() && disk_.metadata_->l2().owns_table(position_);
 }
 
 bool Qcow2Disk::Operation::write_in_place(const MappedRun& run) {

@@ -57,8 +57,7 @@ void Qcow2Disk::Resize::go_on(int error) {
     case Step::kL1:
       return error != 0 ? fail_with(error) : grow_l1();
     case Step::kDataFile:
-      if (error != 0) return fail_with(error);
-      return disk_.data_file_->grows_with_zeroes() ? zero() : zero_data_file();
+      return error != 0 ? fail_with(error) : zero();
     case Step::kMap:
       return error != 0 ? fail_with(error) : map_raw_data();
     case Step::kCommit:
@@ -85,9 +84,7 @@ void Qcow2Disk::Resize::grow_l1() {
 
 /// It may be longer than the disk, since that was longer.
 void Qcow2Disk::Resize::zero_data_file() {
-  const Disk& file = *disk_.data_file_;
-  if (!file.grows_with_zeroes() && file.size() < bytes_) return grow_data_file();
-  const uint64_t end = std::min(bytes_, file.size());
+  const uint64_t end = std::min(bytes_, disk_.data_file_->size());
   if (end <= before_) return grow_data_file();
   Piece& piece =
       disk_.take_piece(*this, Target::kDataFile, Kind::kWriteZeroes, before_, end - before_);

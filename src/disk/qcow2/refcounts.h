@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -35,11 +34,7 @@ class Refcounts {
 
   /// The table as it is in the file of `file_bytes`, at `offset`.
   void set_table(uint64_t offset, std::vector<uint64_t> entries, uint64_t file_bytes);
-  /// The file has become longer, and what is new in it reads as zeroes or not.
-  void set_file_bytes(uint64_t bytes, bool zeroes = true) {
-    file_bytes_ = bytes;
-    if (!zeroes) fresh_from_ = std::max(fresh_from_, layout_.clusters(bytes));
-  }
+  void set_file_bytes(uint64_t bytes) { file_bytes_ = bytes; }
 
   /// Takes one to `most` adjacent free clusters, which nothing refers to yet.
   Qcow2Need allocate(uint64_t most, ClusterUse use, Allocated& taken) {
