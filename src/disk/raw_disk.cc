@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <utility>
@@ -66,7 +65,6 @@ class RawDisk::Resize final : public FileDone {
   void seen(int64_t result) {
     if (result < 0) return refuse("finding out its size", result);
     const auto present = static_cast<uint64_t>(result);
-    disk_.size_ = std::max(former_, present);
     if (present != bytes_) {
       return end(fail(
           Error(std::errc::not_supported,

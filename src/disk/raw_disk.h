@@ -37,8 +37,7 @@ class RawDisk : public Disk {
   void on_batch(std::function<void()> told) override;
   /// Of a regular file; requests on their way within both sizes are not disturbed. Without `sparse`
   /// the host's space for what is new is allocated. A block device is no longer or shorter for it:
-  /// `bytes` must be the size that it has by now, or ENOTSUP tells that it is not. What a block
-  /// device has become longer is part of the disk either way.
+  /// `bytes` must be the size that it has by now.
   void resize(uint64_t bytes, ResizeDone done) override;
 
  private:

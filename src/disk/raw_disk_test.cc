@@ -438,7 +438,9 @@ TEST_P(RawDiskTest, ABlockDeviceHasTheSizeThatItHas) {
   };
   ASSERT_EQ(::ftruncate(image_.get(), 2 * kDiskBytes), 0);
   EXPECT_EQ(resize(3 * kDiskBytes), ENOTSUP);
-  EXPECT_EQ(disk_->size(), 2 * kDiskBytes) << "who needs no more than that has it";
+  EXPECT_EQ(disk_->size(), kDiskBytes) << "what is refused changes nothing";
+  EXPECT_EQ(resize(2 * kDiskBytes), 0);
+  EXPECT_EQ(disk_->size(), 2 * kDiskBytes);
   EXPECT_EQ(write(kDiskBytes, "beyond"), 0);
   ASSERT_EQ(::ftruncate(image_.get(), kDiskBytes), 0);
   EXPECT_EQ(resize(2 * kDiskBytes), ENOTSUP);
