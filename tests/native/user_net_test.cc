@@ -50,7 +50,9 @@ class Listener {
   ~Listener() { ::unlink(path_.c_str()); }
   Fd accept() const {
     pollfd waiting{.fd = socket_.get(), .events = POLLIN, .revents = 0};
-    EXPECT_EQ(::poll(&waiting, 1, 30'000), 1);
+    const int ready = ::poll(&waiting, 1, 30'000);
+    EXPECT_EQ(ready, 1);
+    if (ready != 1) return {};
     return Fd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
   }
 
@@ -199,6 +201,31 @@ TEST_F(NativeUserNetTest, PasstMayGoAndComeBack) {
     EXPECT_THAT(vm.errors(), AllOf(HasSubstr("the link is down"), HasSubstr("the link is up")));
     (void)::unlink(socket_.c_str());
   }
+}
+
+// It looks into nothing then that its filter would keep it from.
+TEST_F(NativeUserNetTest, WhatKeepsItFromPasstIsSaidAndTheVmGoesOn) {
+  const std::string path = scratch_.path() + "/passt";
+  auto passt = std::make_unique<Listener>(path);
+  VmProcess vm(arguments({"--net", "passt,socket=" + path}));
+  Fd connection = passt->accept();
+  ASSERT_TRUE(vm.wait_for("!", seconds(30))) << vm.errors();
+  connection = Fd();
+  passt.reset();
+  const UnixAddress address = *UnixAddress::of(path);
+  {
+    const Fd other(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::bind(other.get(), address.get(), address.size()), 0);
+    std::this_thread::sleep_for(1500ms);
+    (void)::unlink(path.c_str());
+  }
+  passt = std::make_unique<Listener>(path);
+  connection = passt->accept();
+  ASSERT_TRUE(connection) << vm.errors();
+  vm.signal(SIGTERM);
+  EXPECT_TRUE(vm.wait_exit(seconds(30)));
+  EXPECT_THAT(vm.errors(), AllOf(HasSubstr("it is no stream socket"), HasSubstr("the link is up")));
+  (void)::unlink(socket_.c_str());
 }
 
 /// A card of ours on a tap stands for passt: its socket's file goes when somebody has come.

@@ -24,9 +24,6 @@ std::expected<Fd, int> connect_to(const UnixAddress& address) {
 }
 
 std::string fix_for(int error, const std::string& path, std::string_view passt) {
-  constexpr std::string_view kNoSocket = "; it is no stream socket: give the one of passt --socket";
-  struct stat found{};
-  if (::stat(path.c_str(), &found) == 0 && !S_ISSOCK(found.st_mode)) return std::string(kNoSocket);
   switch (error) {
     case ENOENT:
     case ECONNREFUSED:
@@ -37,7 +34,7 @@ std::string fix_for(int error, const std::string& path, std::string_view passt) 
       return "; other VMs wait there: each has a passt of its own";
     case EPROTOTYPE:
     case ENOTDIR:
-      return std::string(kNoSocket);
+      return "; it is no stream socket: give the one of passt --socket";
     default:
       return "";
   }
@@ -49,7 +46,11 @@ Result<Fd> connect_stream(const std::string& path, std::string_view passt) {
   auto socket = connect_to(TRY(UnixAddress::of_long(path)));
   if (socket) return *std::move(socket);
   const Error why = Error::from_errno("connecting to", path, socket.error());
-  return fail(Error(why.code(), why.what() + fix_for(socket.error(), path, passt)));
+  // Of any other file, too, the system only says that nobody listens.
+  struct stat found{};
+  const bool other = ::stat(path.c_str(), &found) == 0 && !S_ISSOCK(found.st_mode);
+  const int cause = other ? EPROTOTYPE : socket.error();
+  return fail(Error(why.code(), why.what() + fix_for(cause, path, passt)));
 }
 
 StreamDialer::StreamDialer(EventLoop& loop, const std::string& path, UnixAddress address,
