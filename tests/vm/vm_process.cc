@@ -128,7 +128,8 @@ VmProcess::VmProcess(const std::vector<std::string>& arguments, Input input) {
 std::string VmProcess::last_words() const {
   constexpr size_t kShown = 2000;
   size_t begin = std::string::npos;
-  for (const char* sign : {"BUG:", "Oops", "PANIC:", "general protection", "Kernel panic"}) {
+  for (const char* sign :
+       {"BUG:", "Oops", "PANIC:", "<#DF>", "general protection", "Kernel panic"}) {
     begin = std::min(begin, output_.find(sign));
   }
   return begin == std::string::npos ? "" : output_.substr(begin, kShown);

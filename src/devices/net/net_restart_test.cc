@@ -75,6 +75,21 @@ class NetRestartTest : public testing::Test {
     }
     return {};
   }
+  /// Of interest only to a card that receives all.
+  static std::vector<std::byte> packet_for_others() {
+    auto packet = PacketTap::packet(1);
+    packet[0] = std::byte{2};  // one station, and not this one
+    return packet;
+  }
+  void expect_all_received(const PacketTap& network) {
+    const auto for_others = packet_for_others();
+    network.send(for_others);
+    std::vector<std::byte> got;
+    do {  // the host says a word or two of its own, to all
+      got = receive(1);
+    } while (!got.empty() && got != for_others);
+    EXPECT_EQ(got, for_others) << "the filter of the driver before";
+  }
   void give_buffers(uint16_t pairs) {
     for (uint16_t pair = 0; pair < pairs; ++pair) {
       for (int i = 0; i < 8; ++i) {
@@ -94,8 +109,7 @@ TEST_F(NetRestartTest, ACardGoesOnAsItsDriverHasSetItUp) {
   command(VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, uint8_t{0});
   const PacketTap network("mine");
   give_buffers(kUsed);
-  auto for_others = PacketTap::packet(1);
-  for_others[0] = std::byte{2};  // one station, and not this one
+  const auto for_others = packet_for_others();
   for (uint8_t round = 0; round < 5; ++round) {
     SCOPED_TRACE(round);
     kill_process();
@@ -128,14 +142,7 @@ TEST_F(NetRestartTest, AResetIsRememberedToo) {
   give_buffers(1);
   kill_process();
   expect_sent(0, 50, network);  // it serves
-  auto for_others = PacketTap::packet(1);
-  for_others[0] = std::byte{2};
-  network.send(for_others);
-  std::vector<std::byte> got;
-  do {
-    got = receive(1);
-  } while (!got.empty() && got != for_others);
-  EXPECT_EQ(got, for_others);
+  expect_all_received(network);
 }
 
 // The process that is to come has not heard of the driver that had set it up.
@@ -150,14 +157,7 @@ TEST_F(NetRestartTest, AResetWhileNobodyServesIsHeard) {
     ASSERT_NE(host_->wait_process("net0", former), 0);
     give_buffers(1);
     expect_sent(0, 50, network);
-    auto for_others = PacketTap::packet(1);
-    for_others[0] = std::byte{2};
-    network.send(for_others);
-    std::vector<std::byte> got;
-    do {
-      got = receive(1);
-    } while (!got.empty() && got != for_others);
-    EXPECT_EQ(got, for_others) << "the filter of the driver before";
+    expect_all_received(network);
     rig_->reset();
   }
 }
